@@ -1,0 +1,28 @@
+"""One inference layer for every model: draws, their diagnostics, scores and pictures."""
+
+from posterior_inpainting.inference import diagnostics, plots, scores
+from posterior_inpainting.inference.blending import blend
+from posterior_inpainting.inference.convert import load, save
+from posterior_inpainting.inference.exact import Exact
+from posterior_inpainting.inference.hmc import HMC, NUTS
+from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.optimum import MAP
+from posterior_inpainting.inference.train import Training, train
+from posterior_inpainting.inference.variational import Variational
+
+__all__ = [
+    "HMC",
+    "MAP",
+    "NUTS",
+    "Exact",
+    "Training",
+    "Variational",
+    "blend",
+    "diagnostics",
+    "infer",
+    "load",
+    "plots",
+    "save",
+    "scores",
+    "train",
+]

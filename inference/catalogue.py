@@ -1,0 +1,152 @@
+"""What the command line calls things: models, methods, masks and images by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from posterior_inpainting.inference.exact import Exact
+from posterior_inpainting.inference.hmc import HMC, NUTS
+from posterior_inpainting.inference.methods import Method
+from posterior_inpainting.inference.optimum import MAP
+from posterior_inpainting.inference.variational import Variational
+from posterior_inpainting.models import (
+    ImageModel,
+    LatentCode,
+    LinearGaussian,
+    datasets,
+    files,
+    observations,
+    pretrained,
+)
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask
+
+__all__ = ["METHODS", "MODELS", "image_named", "mask_named", "method_named", "model_named"]
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "nuts": NUTS,
+    "hmc": HMC,
+    "amortised": Variational,
+    "normal": lambda: Variational(guide="normal"),
+    "multivariate-normal": lambda: Variational(guide="multivariate_normal"),
+    "iaf": lambda: Variational(guide="iaf"),
+    "map": MAP,
+    "exact": Exact,
+}
+
+
+def _linear(dataset: str) -> Callable[[ImageShape], ImageModel]:
+    """Fit principal components to a data set's images, or to its patches of the size that is asked for."""
+
+    def build(shape: ImageShape) -> ImageModel:
+        images = datasets.load(dataset, split="train")
+        if images.shape[1] != shape[0]:
+            raise ValueError(f"{dataset} has {images.shape[1]} channels; the image has {shape[0]}")
+        if tuple(images.shape[1:]) != tuple(shape):
+            if shape[1] != shape[2] or shape[1] > 32 or shape[1] > images.shape[2]:
+                raise ValueError(
+                    f"the image is {shape[1]} x {shape[2]}; patches of {dataset} must be square, at most "
+                    f"{min(32, images.shape[2])} pixels a side"
+                )
+            images = datasets.patches(images, shape[1], count=4000, seed=0)
+        return LinearGaussian.fit(images, latent=min(100, shape[0] * shape[1] * shape[2] // 4))
+
+    return build
+
+
+MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
+    **{name: (lambda shape, name=name: LatentCode(pretrained.load(name))) for name in pretrained.NAMES},
+    "digits-linear": _linear("digits"),
+    "natural-linear": _linear("natural"),
+}
+
+_MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
+    # name: maker, types of its arguments, how it is written
+    "box": (observations.box, (int, int, int, int), "box:TOP,LEFT,HEIGHT,WIDTH (hidden)"),
+    "half": (observations.half, (str,), "half:top|bottom|left|right (hidden)"),
+    "strokes": (observations.strokes, (int, int, int), "strokes:COUNT,WIDTH[,SEED] (hidden)"),
+    "blobs": (observations.blobs, (int, int), "blobs:COUNT[,SEED] (hidden)"),
+    "scatter": (observations.scatter, (float, int), "scatter:SHARE[,SEED] (seen)"),
+    "grid": (observations.grid, (int,), "grid:FACTOR (seen)"),
+    "channels": (lambda shape, *keep: observations.channels(shape, keep), (int, int, int), "channels:C[,C] (seen)"),
+}
+
+
+def model_named(name: str, shape: ImageShape) -> ImageModel:
+    """Make the model of a name, for images of a shape.
+
+    >>> model_named("digits-vae-2d", (1, 8, 8)).latent
+    2
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name](shape)
+
+
+def method_named(name: str) -> Method:
+    """Make the method of a name, with its default settings.
+
+    >>> method_named("nuts").target_acceptance
+    0.8
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]()
+
+
+def mask_named(spec: str, shape: ImageShape) -> Mask:
+    """Make a mask from a specification such as ``box:14,0,14,28`` or ``half:bottom``.
+
+    >>> int(mask_named("grid:2", (1, 8, 8)).sum())
+    16
+    """
+    name, _, rest = spec.partition(":")
+    if name not in _MASKS:
+        raise ValueError(f"unknown mask {spec!r}; there are {'; '.join(usage for _, _, usage in _MASKS.values())}")
+    maker, types, usage = _MASKS[name]
+    words = rest.split(",") if rest else []
+    try:
+        arguments = [kind(word) for kind, word in zip(types, words, strict=False)]
+        if len(words) > len(types) or not words:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"mask {spec!r} is not understood; expected {usage}") from None
+    try:
+        return maker(shape, *arguments)
+    except TypeError:
+        raise ValueError(f"mask {spec!r} has too few numbers; expected {usage}") from None
+
+
+def image_named(name: str) -> tuple[Image, Mask | None]:
+    """Read an image from a path, or from a data set as ``sample:DATASET/NUMBER``.
+
+    ``sample:fashion-mnist/N`` with N below 64 needs nothing but the package.
+
+    >>> tuple(image_named("sample:fashion-mnist/7")[0].shape)
+    (1, 28, 28)
+    """
+    if not name.startswith("sample:"):
+        return files.read_image(Path(name))
+    dataset, _, number = name.removeprefix("sample:").partition("/")
+    if not number.isdigit():
+        raise ValueError(f"{name!r} is not understood; expected sample:DATASET/NUMBER")
+    bundled = dataset == "fashion-mnist" and int(number) < 64
+    images = datasets.load("fashion-mnist-samples" if bundled else dataset)
+    if int(number) >= len(images):
+        raise ValueError(f"{name!r}: {dataset} has images 0..{len(images) - 1}")
+    return images[int(number)], None
+
+
+def check_seen(image: Image, mask: Mask) -> None:
+    """Hold what comes from outside to more than a model needs: values in [0, 1], something seen and hidden."""
+    if not mask.any():
+        raise ValueError("the mask hides every pixel; expected at least one seen pixel")
+    if mask.all():
+        raise ValueError("the mask hides nothing, so that there is nothing to complete")
+    seen = image[mask]
+    if not torch.isfinite(seen).all():
+        raise ValueError(f"{int((~seen.isfinite()).sum())} seen pixels are NaN or infinite; expected values in [0, 1]")
+    if seen.min() < 0 or seen.max() > 1:
+        raise ValueError(f"seen pixels run from {float(seen.min()):.3g} to {float(seen.max()):.3g}; expected [0, 1]")

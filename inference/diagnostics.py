@@ -1,0 +1,147 @@
+"""Whether draws can be trusted: R-hat and effective sample size in pixel space and of the latents.
+
+Vehtari et al. 2021, *Rank-normalization, folding, and localization: an improved R-hat*; Vehtari et al.
+2024, *Pareto smoothed importance sampling*. Where the draws are not of a Markov chain, R-hat and ESS
+would mean nothing and are not reported.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import xarray as xr
+
+from posterior_inpainting.inference.convert import IMAGE_DIMS, group
+
+__all__ = ["khat", "latent_ess", "latent_rhat", "pixel_ess", "pixel_rhat", "summary"]
+
+
+def pixel_rhat(idata) -> xr.DataArray:
+    """Rank-normalised split R-hat of the completion, a map ``(channel, row, column)``.
+
+    NaN where the pixel is seen, and where the draws are not of a Markov chain of several chains or
+    halves. Values above 1.01 say that the chains do not agree.
+
+    >>> import torch
+    >>> from posterior_inpainting.inference import NUTS, infer
+    >>> from posterior_inpainting.models import LinearGaussian, Observation, observations
+    >>> model = LinearGaussian(torch.eye(4)[:, :2], torch.zeros(1, 2, 2), noise=0.5)
+    >>> seen = Observation(torch.zeros(1, 2, 2), observations.half((1, 2, 2), hide="bottom"))
+    >>> idata = infer(model, seen, NUTS(warmup=20), draws=20, chains=2, progress=False)
+    >>> pixel_rhat(idata).shape
+    (1, 2, 2)
+    """
+    return _pixel_map(idata, "rhat")
+
+
+def pixel_ess(idata, kind: str = "bulk") -> xr.DataArray:
+    """Effective sample size of the completion, a map ``(channel, row, column)``; NaN as for R-hat.
+
+    Parameters
+    ----------
+    idata
+        What ``infer`` returned.
+    kind
+        ``"bulk"`` or ``"tail"``.
+    """
+    return _pixel_map(idata, "ess", method=kind)
+
+
+def latent_rhat(idata) -> xr.Dataset:
+    """R-hat of every latent site; empty where the draws are not of a Markov chain."""
+    return _latent_map(idata, "rhat")
+
+
+def latent_ess(idata, kind: str = "bulk") -> xr.Dataset:
+    """Effective sample size of every latent site; empty where the draws are not of a Markov chain."""
+    return _latent_map(idata, "ess", method=kind)
+
+
+def khat(idata) -> float:
+    """Pareto k-hat of the importance weights of a guide's draws, NaN where there are none.
+
+    Below 0.7 the guide is near enough for its draws to be reweighted; above, it is not the posterior.
+    """
+    statistics = group(idata, "sample_stats")
+    if "log_weight" not in statistics:
+        return float("nan")
+    weights = statistics["log_weight"].to_numpy().ravel()
+    if np.ptp(weights) < 1e-3 * max(1.0, abs(float(weights.mean()))) ** 0.5:
+        return float("-inf")  # all weights are equal up to rounding: the guide is the posterior
+    # The fit of the tail breaks down (towards 0!) where weights underflow; 50 nats below the largest
+    # they count for nothing anyhow.
+    weights = np.maximum(weights, weights.max() - 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(_psis(weights))
+
+
+def summary(idata) -> dict[str, float]:
+    """Return the figures that say whether to trust the draws, by name.
+
+    Markov draws: the largest R-hat and the smallest bulk and tail ESS over hidden pixels and latents,
+    and the number of divergences. Guide draws: k-hat. Always: number of draws, seconds, gradients.
+    """
+    latents = group(idata, "posterior")
+    table: dict[str, float] = {"draws": latents.sizes["chain"] * latents.sizes["draw"]}
+    if idata.attrs["draws_are"] == "markov":
+        table["R-hat, pixels (max)"] = float(pixel_rhat(idata).max())
+        table["ESS bulk, pixels (min)"] = float(pixel_ess(idata).min())
+        table["ESS bulk, pixels (median)"] = float(pixel_ess(idata).median())
+        table["ESS tail, pixels (min)"] = float(pixel_ess(idata, "tail").min())
+        for site, values in latent_rhat(idata).items():
+            table[f"R-hat, {site} (max)"] = float(values.max())
+        for site, values in latent_ess(idata).items():
+            table[f"ESS bulk, {site} (min)"] = float(values.min())
+        statistics = group(idata, "sample_stats")
+        if "diverging" in statistics:
+            table["divergences"] = int(statistics["diverging"].sum())
+    elif "log_weight" in group(idata, "sample_stats"):
+        table["Pareto k-hat"] = khat(idata)
+    for name in ("log_evidence", "gradient_evaluations", "wall_time_s"):
+        if name in idata.attrs:
+            table[name] = idata.attrs[name]
+    return table
+
+
+def _pixel_map(idata, statistic: str, **options) -> xr.DataArray:
+    completion = group(idata, "posterior")["completion"]
+    hidden = ~group(idata, "constant_data")["mask"].to_numpy()
+    result = np.full(hidden.shape, np.nan)
+    if idata.attrs["draws_are"] == "markov" and hidden.any():
+        pixels = xr.Dataset({"pixels": (("chain", "draw", "pixel"), completion.to_numpy()[..., hidden])})
+        result[hidden] = _statistic(statistic)(pixels, **options)["pixels"].to_numpy()
+    return xr.DataArray(result, dims=IMAGE_DIMS, name=statistic)
+
+
+def _latent_map(idata, statistic: str, **options) -> xr.Dataset:
+    latents = group(idata, "posterior").drop_vars("completion", errors="ignore")
+    if idata.attrs["draws_are"] != "markov":
+        return xr.Dataset()
+    return _statistic(statistic)(latents, **options)
+
+
+def _statistic(name: str):
+    """Return ArviZ's function of that name, of either generation."""
+    try:
+        import arviz
+
+        return getattr(arviz, name)
+    except ImportError:
+        import arviz_stats
+
+        return getattr(arviz_stats, name)
+
+
+def _psis(log_weights: np.ndarray) -> float:
+    try:
+        import arviz
+
+        if hasattr(arviz, "psislw"):
+            return arviz.psislw(log_weights)[1]
+    except ImportError:
+        pass
+    from arviz_stats.base import array_stats
+
+    return array_stats.psislw(log_weights)[1]

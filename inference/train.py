@@ -1,0 +1,137 @@
+"""`train`: learn the parameters of a model and its guide from many images, by stochastic ELBO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyro
+import torch
+from pyro.infer import ELBO, TraceMeanField_ELBO
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.shapes import Image, Mask, check_image
+
+__all__ = ["Training", "train"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training did: the mean negative ELBO in nats an image, epoch by epoch."""
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train(
+    model: ImageModel,
+    guide: Callable,
+    data: Image,
+    *,
+    masks: Mask | None = None,
+    epochs: int = 20,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    loss: ELBO | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Training:
+    """Fit every trainable parameter of ``model`` and ``guide`` by maximising the ELBO.
+
+    The learning rate falls to 0 along half a cosine (Loshchilov & Hutter 2017). The parameters are
+    changed in place; what is frozen (``requires_grad_(False)``) stays.
+
+    Parameters
+    ----------
+    model, guide
+        A model of this collection and its guide, called with ``(images, masks)``.
+    data
+        Images ``(n, channel, row, column)`` in [0, 1].
+    masks
+        A bank ``(m, channel, row, column)`` of masks, ``True`` = seen, of which every image gets a
+        random one at every step; ``None`` shows every pixel.
+    epochs, batch_size, learning_rate
+        Passes over the data, images a step, first step size.
+    optimiser
+        Any ``torch.optim`` class.
+    loss
+        The ELBO; by default with the divergence in closed form where there is one.
+    seed
+        Seed of order, masks and draws: the same seed gives the same parameters on the same machine.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Training
+        The loss of every epoch.
+
+    Raises
+    ------
+    ValueError
+        If the data have the wrong shape, nothing is trainable, or the loss stops being finite.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models import VariationalAutoencoder, datasets
+    >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+    >>> digits = datasets.load("digits", split="train")
+    >>> _ = torch.manual_seed(0)
+    >>> vae = VariationalAutoencoder(MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
+    >>> training = train(vae, vae.guide, digits, epochs=3, progress=False)
+    >>> training.losses[-1] < training.losses[0]
+    True
+    """
+    check_image(data, model.image_shape)
+    if data.dim() != 4 or len(data) == 0:
+        raise ValueError(f"data has shape {tuple(data.shape)}; expected (n, channel, row, column) with n > 0")
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs={epochs}, batch_size={batch_size}; expected at least 1 of each")
+    parameters = _trainable(model, guide, data[:1])
+    steps = epochs * -(-len(data) // batch_size)
+    stepper = optimiser(parameters, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
+    loss = TraceMeanField_ELBO() if loss is None else loss
+    losses: list[float] = []
+    bar = tqdm(total=steps, desc="training", disable=not progress, unit="step")
+    with (
+        bar,
+        torch.random.fork_rng(devices=[]),
+        pyro.get_param_store().scope(),  # the parameters live in the modules, not in Pyro's store
+        pyro.validation_enabled(False),
+    ):
+        torch.manual_seed(seed)
+        for _ in range(epochs):
+            total = torch.zeros((), dtype=torch.float64)
+            for batch in torch.randperm(len(data), device=data.device).split(batch_size):
+                images = data[batch]
+                seen = None if masks is None else masks[torch.randint(len(masks), (len(batch),))]
+                stepper.zero_grad(set_to_none=True)
+                value = loss.differentiable_loss(model, guide, images, seen)
+                (value / len(batch)).backward()
+                stepper.step()
+                schedule.step()
+                total += value.detach().cpu()
+                bar.update()
+            losses.append(float(total) / len(data))
+            bar.set_postfix(loss=f"{losses[-1]:.1f}")
+            if not torch.isfinite(total):
+                raise ValueError(
+                    f"the loss is {float(total)} in epoch {len(losses)}; try a learning rate below {learning_rate}"
+                )
+    return Training(losses, bar.format_dict["elapsed"])
+
+
+def _trainable(model: ImageModel, guide: Callable, images: Image) -> list[Tensor]:
+    """Collect the trainable parameters of both, once each, after one call that makes lazy ones."""
+    with pyro.get_param_store().scope(), torch.no_grad():
+        guide(images)
+    owners = [model, getattr(guide, "__self__", guide)]
+    unique = {id(p): p for owner in owners if isinstance(owner, torch.nn.Module) for p in owner.parameters()}
+    parameters = [p for p in unique.values() if p.requires_grad]
+    if not parameters:
+        raise ValueError("neither the model nor the guide has a trainable parameter; is the decoder frozen?")
+    return parameters

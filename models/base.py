@@ -1,0 +1,90 @@
+"""What every model of the collection is: a joint density over latents and an image with seen pixels.
+
+Glossary: *latents* are whatever is random besides the image (a code z, weights, hidden pixels);
+the *completion* is the noiseless image that the latents imply; the *law* of the pixels is the
+distribution of the image around it.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
+
+__all__ = ["ImageModel"]
+
+
+class ImageModel(PyroModule):
+    """Abstract Pyro model p(latents) p(image | latents), scored on seen pixels only.
+
+    A subclass sets ``image_shape`` and writes ``forward(image=None, mask=None)``: its priors, then one
+    call of :meth:`observe`. It *is* the Pyro model, so ``MCMC(NUTS(model))``, ``SVI(model,
+    model.guide, ...)``, ``Predictive(model)`` and ``AutoNormal(model)`` take it as it is. Site names
+    are API: ``completion`` (deterministic), ``image`` (observed) and the latents' own.
+
+    ``image`` is ``(channel, row, column)``, or ``(n, channel, row, column)`` for n independent images;
+    ``mask`` is boolean, ``True`` = seen, and broadcasts to it. No image means nothing is observed; an
+    image without a mask is wholly seen.
+    """
+
+    image_shape: ImageShape
+    #: Whether :meth:`guide` is the posterior itself, so that its draws are exact and independent.
+    guide_is_exact: bool = False
+    #: Whether the density is a true joint density; weighted likelihoods make it a pseudo-posterior.
+    is_pseudo_posterior: bool = False
+
+    def __init__(self):
+        # Made so that it works under either value of Pyro's setting: a PyroModule made while
+        # `module_local_params` is off breaks when a caller switches it on later.
+        with pyro.settings.context(module_local_params=True):
+            super().__init__()
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw the latents, score the seen pixels, return an image."""
+        raise NotImplementedError
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
+        """Draw the latents of :meth:`forward` from an approximation of their posterior.
+
+        Unless a model has something better this is a mean-field ``AutoNormal``, made at the first
+        call and to be fitted by SVI to the image it is called with.
+        """
+        if "automatic_guide" not in self._modules:
+            self.automatic_guide = AutoNormal(poutine.block(self, hide=["image", "completion"]))
+        return self.automatic_guide(image, mask)
+
+    def images_plate(self, image: Image | None) -> AbstractContextManager:
+        """Return the plate of independent images: of size n for a batch, none for a single image."""
+        if image is None or image.dim() == 3:
+            return nullcontext()
+        return pyro.plate("images", image.shape[0], dim=-1)
+
+    def observe(
+        self, law: dist.TorchDistribution, image: Image | None, mask: Mask | None
+    ) -> Image:
+        """Register ``completion`` and ``image``: score seen pixels, let nothing read a hidden one.
+
+        Parameters
+        ----------
+        law
+            Distribution of single pixels, batch shape ``(*batch, channel, row, column)``.
+        image, mask
+            As given to :meth:`forward`.
+        """
+        # Masked before `to_event`: a mask on a site that is one event already scores wrongly.
+        pyro.deterministic("completion", law.mean, event_dim=3)
+        if image is not None:
+            check_image(image, self.image_shape)
+            if mask is not None:
+                check_mask(mask, image.shape)
+                image = torch.where(mask, image, 0.0)
+                law = law.mask(mask)
+        return pyro.sample("image", law.to_event(3), obs=image)

@@ -1,0 +1,196 @@
+r"""A frozen decoder with a random code: the posterior over z given the seen pixels.
+
+Yeh et al. 2017, *Semantic Image Inpainting with Deep Generative Models*, look for the best z; here z
+is random and the whole of
+
+.. math:: p(z \mid \tilde x) \propto p(z) \prod_{i \,\mathrm{seen}} p(x_i \mid f_\theta(z)_i, \sigma_\theta(z)_i)
+
+is the answer. Glossary: z code, f decoder, sigma pixel scale, M mask (1 = seen).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import chain
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
+from posterior_inpainting.models.shapes import Code, Image, Mask
+
+__all__ = ["LatentCode"]
+
+
+class LatentCode(ImageModel):
+    r"""Posterior over the code of a pre-trained decoder; its only latent site is ``z``.
+
+    With the defaults the density is an honest joint density. ``context_window`` and ``prior_weight``
+    are the two devices of Yeh et al. 2017 (equations 3 and 5), which make it a pseudo-posterior:
+    ``LatentCode(decoder, likelihood=laplace, noise=0.1, context_window=15, prior_weight=0.003)`` with
+    ``MAP`` is the published method up to its GAN term.
+
+    Parameters
+    ----------
+    decoder
+        Module from z ``(*batch, latent)`` to the mean ``(*batch, channel, row, column)``, with
+        ``latent`` and ``image_shape``, and its noise as ``mean_and_scale(z)``, ``scale(z)`` or
+        ``noise``. It is frozen here: ``requires_grad_(False).eval()``.
+    prior
+        p(z): a distribution with event shape ``(latent,)``; standard normal by default.
+    likelihood
+        ``(mean, scale) -> distribution`` of single pixels: ``normal``, ``laplace``, ``bernoulli`` for
+        binary and ``continuous_bernoulli`` for grey images, from ``models.likelihoods``.
+    noise
+        Pixel scale to use instead of the decoder's own, in the image's units.
+    encoder
+        Masked-input encoder for the guide q(z | x~); the decoder's own ``encoder`` by default. With
+        neither, or with a prior of bounded support, the guide is an ``AutoNormal``.
+    context_window
+        Side in pixels of Yeh's context weights; ``None`` weights every seen pixel 1.
+    prior_weight
+        Factor on log p(z).
+
+    Raises
+    ------
+    ValueError
+        For a decoder without noise, or a prior of the wrong event shape.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models import datasets, observations, pretrained
+    >>> model = LatentCode(pretrained.load("digits-vae-2d"))
+    >>> image = datasets.load("digits")[0]
+    >>> mask = observations.half(image.shape, hide="bottom")
+    >>> tuple(model.guide(image, mask).shape), tuple(model(image, mask).shape)
+    ((2,), (1, 8, 8))
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        *,
+        prior: TorchDistribution | None = None,
+        likelihood: Callable[..., TorchDistribution] = normal,
+        noise: float | Tensor | None = None,
+        encoder: nn.Module | None = None,
+        context_window: int | None = None,
+        prior_weight: float = 1.0,
+    ):
+        super().__init__()
+        if prior is not None and tuple(prior.event_shape) != (decoder.latent,):
+            raise ValueError(
+                f"prior has event shape {tuple(prior.event_shape)}; expected ({decoder.latent},)"
+            )
+        if noise is None and not any(hasattr(decoder, n) for n in ("mean_and_scale", "scale", "noise")):
+            raise ValueError(
+                f"{type(decoder).__name__} carries no noise; give it mean_and_scale(z), scale(z) or "
+                "noise, or pass noise=..."
+            )
+        if prior_weight <= 0:
+            raise ValueError(f"prior_weight={prior_weight}; expected a positive number")
+        self.decoder = decoder.requires_grad_(False).eval()
+        self.image_shape = tuple(decoder.image_shape)
+        self.latent = decoder.latent
+        self.likelihood = likelihood
+        self.noise = noise
+        self.context_window = context_window
+        self.prior_weight = prior_weight
+        self.given_prior = prior
+        encoder = encoder if encoder is not None else getattr(decoder, "encoder", None)
+        bounded = prior is not None and not _is_real(prior)
+        # The encoder may travel inside the decoder; it stays trainable, so that SVI can refine it.
+        self.encoder = None if bounded or encoder is None else encoder.requires_grad_(True)
+
+    @property
+    def is_pseudo_posterior(self) -> bool:  # type: ignore[override]
+        """Whether weights make the density something else than a joint density."""
+        return self.context_window is not None or self.prior_weight != 1.0
+
+    def prior(self) -> TorchDistribution:
+        """Return p(z), event shape ``(latent,)``."""
+        if self.given_prior is not None:
+            return self.given_prior
+        return dist.Normal(self._zeros(self.latent), 1.0).to_event(1)
+
+    def pixel_law(self, z: Code) -> TorchDistribution:
+        """Return the law of single pixels given z, batch shape ``(*batch, channel, row, column)``."""
+        # Through `_modules`, because Pyro would register (and warn of) the frozen decoder's weights
+        # as parameters at every call if it were read as an attribute.
+        decoder = self._modules["decoder"]
+        if self.noise is not None:
+            return self.likelihood(decoder(z), torch.as_tensor(self.noise, dtype=z.dtype, device=z.device))
+        if hasattr(decoder, "mean_and_scale"):
+            return self.likelihood(*decoder.mean_and_scale(z))
+        scale = decoder.scale(z) if hasattr(decoder, "scale") else decoder.noise
+        return self.likelihood(decoder(z), scale)
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw z from its prior, then the image around its decoding."""
+        with self.images_plate(image):
+            with poutine.scale(scale=self.prior_weight):
+                z = pyro.sample("z", self.prior())
+            law = self.pixel_law(z)
+            if self.context_window is not None and mask is not None:
+                law = Weighted(law, context_weights(mask.expand(self.image_shape), self.context_window))
+            return self.observe(law, image, mask)
+
+    def log_densities(self, image: Image, mask: Mask | None = None) -> Callable | None:
+        """Return a fast ``{"z": z} -> (log prior, log likelihood)`` for one image, or ``None``.
+
+        The same numbers as :meth:`forward` scores, for codes ``(chain, latent)`` at once and with the
+        decoder's last layer evaluated at seen pixels only. For the Gaussian likelihood with unit
+        weights; ``None`` otherwise, and for a decoder without ``restrict``.
+        """
+        decoder = self._modules["decoder"]
+        special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
+        if special or image.dim() != 3 or not hasattr(decoder, "restrict"):
+            return None
+        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        pixels = seen.flatten().nonzero().flatten()
+        target = image.flatten()[pixels]
+        decode, prior = decoder.restrict(pixels), self.prior()
+        constant = 0.5 * math.log(2 * math.pi) * len(pixels)
+
+        def densities(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            z = latents["z"]
+            mean, scale = decode(z)
+            squares = ((target - mean) / scale).square()
+            log_likelihood = -(0.5 * squares + scale.log()).sum(-1) - constant
+            if self.given_prior is None:
+                log_prior = -0.5 * z.square().sum(-1) - 0.5 * math.log(2 * math.pi) * self.latent
+            else:
+                log_prior = prior.log_prob(z)
+            return log_prior, log_likelihood
+
+        return densities
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor | dict[str, Tensor]:
+        """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""
+        if self.encoder is None:
+            return super().guide(image, mask)
+        if image is None:  # nothing seen
+            image = self._zeros(*self.image_shape)
+            mask = torch.zeros_like(image, dtype=torch.bool)
+        elif mask is None:
+            mask = torch.ones_like(image, dtype=torch.bool)
+        with self.images_plate(image):
+            return pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Zeros of the decoder's type on the decoder's device."""
+        decoder = self._modules["decoder"]
+        return next(chain(decoder.parameters(), decoder.buffers()), torch.empty(0)).new_zeros(shape)
+
+
+def _is_real(prior: TorchDistribution) -> bool:
+    base = prior.support
+    while hasattr(base, "base_constraint"):
+        base = base.base_constraint
+    return base in (dist.constraints.real, dist.constraints.real_vector)

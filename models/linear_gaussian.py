@@ -1,0 +1,145 @@
+r"""Probabilistic principal components: the yardstick, because everything about it is known exactly.
+
+Tipping & Bishop 1999, *Probabilistic Principal Component Analysis*. With loadings W, mean m and noise s,
+
+.. math:: z \sim N(0, I), \qquad x \mid z \sim N(W z + m, s^2 I).
+
+Given the seen rows (subscript M) the posterior over z is Gaussian with precision
+:math:`I + W_M^\top W_M / s^2`, and the evidence is the density of :math:`N(m_M, W_M W_M^\top + s^2 I)`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.shapes import Image, Mask, check_image
+
+__all__ = ["LinearGaussian"]
+
+
+class LinearGaussian(ImageModel):
+    """Linear decoder with Gaussian noise; its guide is the exact posterior over ``z``.
+
+    Parameters
+    ----------
+    loadings
+        W, ``(channel * row * column, latent)``.
+    mean
+        m, ``(channel, row, column)``.
+    noise
+        s > 0, in the image's units.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong together or the noise is not positive.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models import datasets, observations
+    >>> images = datasets.load("digits", split="train")
+    >>> model = LinearGaussian.fit(images, latent=10)
+    >>> mask = observations.half(model.image_shape, hide="bottom")
+    >>> posterior = model.exact_posterior(images[0], mask)
+    >>> tuple(posterior.mean.shape), bool(model.log_evidence(images[0], mask).isfinite())
+    ((10,), True)
+    """
+
+    guide_is_exact = True
+
+    def __init__(self, loadings: Tensor, mean: Image, noise: float | Tensor):
+        super().__init__()
+        check_image(mean)
+        noise = torch.as_tensor(noise, dtype=loadings.dtype)
+        if loadings.dim() != 2 or loadings.shape[0] != mean.numel():
+            raise ValueError(
+                f"loadings has shape {tuple(loadings.shape)}; expected ({mean.numel()}, latent) "
+                f"for a mean of shape {tuple(mean.shape)}"
+            )
+        if noise.dim() or not noise > 0:
+            raise ValueError(f"noise={noise}; expected one positive number")
+        self.image_shape = tuple(mean.shape)
+        self.latent = loadings.shape[1]
+        self.register_buffer("loadings", loadings)
+        self.register_buffer("mean", mean)
+        self.register_buffer("noise", noise)
+
+    @classmethod
+    def fit(cls, images: Image, latent: int) -> LinearGaussian:
+        """Fit by maximum likelihood, in closed form (Tipping & Bishop 1999, equations 7 and 8).
+
+        Parameters
+        ----------
+        images
+            ``(n, channel, row, column)``.
+        latent
+            Number of components, below both n and the number of pixels.
+        """
+        check_image(images)
+        flat = images.flatten(1).double()
+        n, pixels = flat.shape
+        if not 1 <= latent < min(n, pixels):
+            raise ValueError(f"latent={latent}; expected 1..{min(n, pixels) - 1} for {n} images of {pixels} pixels")
+        mean = flat.mean(0)
+        _, singular, components = torch.linalg.svd(flat - mean, full_matrices=False)
+        variances = singular.square() / n
+        # The discarded variance, over all discarded directions, also those beyond the rank of the data.
+        noise2 = (variances[latent:].sum() / (pixels - latent)).clamp(min=1e-8)
+        loadings = components[:latent].T * (variances[:latent] - noise2).clamp(min=0).sqrt()
+        return cls(loadings.float(), mean.float().reshape(images.shape[1:]), noise2.sqrt().float())
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw z from the standard normal, then the image around ``W z + m``."""
+        with self.images_plate(image):
+            z = pyro.sample("z", dist.Normal(self.mean.new_zeros(self.latent), 1.0).to_event(1))
+            completion = (z @ self.loadings.T).unflatten(-1, self.image_shape) + self.mean
+            return self.observe(dist.Normal(completion, self.noise), image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
+        """Draw z from its exact posterior."""
+        with self.images_plate(image):
+            return pyro.sample("z", self.exact_posterior(image, mask))
+
+    def exact_posterior(self, image: Image | None = None, mask: Mask | None = None) -> dist.MultivariateNormal:
+        """Return p(z | x~), batch shape that of the images, event shape ``(latent,)``."""
+        residual, seen = self._residual_and_seen(image, mask)
+        precision, weighted = self._precision_and_weighted(residual, seen)
+        loc = torch.linalg.solve(precision, weighted)
+        dtype = self.mean.dtype
+        # The covariance is factorised in double precision: in single it is not always symmetric enough.
+        scale = torch.linalg.cholesky(torch.linalg.inv(precision))
+        return dist.MultivariateNormal(loc.to(dtype), scale_tril=scale.to(dtype))
+
+    def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
+        """Return log p(x~) in nats, batch shape that of the images, float64.
+
+        By the matrix determinant and inversion lemmas, so that only latent x latent systems are solved.
+        """
+        residual, seen = self._residual_and_seen(image, mask)
+        precision, weighted = self._precision_and_weighted(residual, seen)
+        noise2 = self.noise.double() ** 2
+        explained = (weighted * torch.linalg.solve(precision, weighted)).sum(-1)
+        quadratic = residual.square().sum(-1) / noise2 - explained
+        log_det = torch.logdet(precision) + seen.sum(-1) * (2 * math.pi * noise2).log()
+        return -0.5 * (quadratic + log_det)
+
+    def _residual_and_seen(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor]:
+        """Flatten ``x - m`` (0 where hidden) and the mask, both ``(*batch, pixel)`` float64."""
+        if image is None:
+            image, mask = self.mean, torch.zeros_like(self.mean, dtype=torch.bool)
+        check_image(image, self.image_shape)
+        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        residual = torch.where(seen, image - self.mean, 0.0)
+        return residual.flatten(-3).double(), seen.flatten(-3).double()
+
+    def _precision_and_weighted(self, residual: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        loadings, noise2 = self.loadings.double(), self.noise.double() ** 2
+        identity = torch.eye(self.latent, dtype=loadings.dtype, device=loadings.device)
+        precision = identity + (loadings.T * seen.unsqueeze(-2)) @ loadings / noise2
+        return precision, residual @ loadings / noise2

@@ -1,0 +1,5 @@
+"""Plain torch networks that the models are made of; nothing here imports Pyro."""
+
+from posterior_inpainting.models.networks.multilayer import MaskedEncoder, MultilayerDecoder
+
+__all__ = ["MaskedEncoder", "MultilayerDecoder"]

@@ -1,0 +1,143 @@
+"""Bundled priors: decoders trained on public images, loaded without pickle and checked by digest.
+
+Each prior is two safetensors files in ``networks/weights`` (decoder and encoder, half precision), a
+line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from posterior_inpainting.models import networks
+
+__all__ = ["NAMES", "card", "load", "load_from", "save"]
+
+NAMES = ("digits-vae-2d", "fashion-mnist-vae")
+_PARTS = ("decoder", "encoder")
+_DIGESTS = "SHA256SUMS"
+
+
+def load(name: str | Path) -> nn.Module:
+    """Load a decoder, frozen, with its masked-input encoder as ``.encoder``.
+
+    Parameters
+    ----------
+    name
+        The name of a bundled prior, or a folder that :func:`save` wrote.
+
+    Returns
+    -------
+    Module
+        z ``(*batch, latent)`` -> mean ``(*batch, channel, row, column)``; see ``MultilayerDecoder``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or weights that are truncated or differ from their recorded digest.
+
+    Examples
+    --------
+    >>> decoder = load("digits-vae-2d")
+    >>> tuple(decoder(torch.zeros(3, decoder.latent)).shape)
+    (3, 1, 8, 8)
+    """
+    if isinstance(name, str) and name in NAMES:
+        return load_from(_bundled(), f"{name}.")
+    if Path(name).is_dir():
+        return load_from(Path(name))
+    raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(NAMES)}, or a folder with saved weights")
+
+
+def load_from(folder: Path, stem: str = "") -> nn.Module:
+    """Load what :func:`save` wrote to ``folder`` under ``stem``."""
+    digests = _read_digests(folder)
+    decoder, encoder = (_load_part(folder / f"{stem}{part}.safetensors", digests) for part in _PARTS)
+    decoder.requires_grad_(False).eval()
+    decoder.encoder = encoder.eval()
+    return decoder
+
+
+def save(folder: str | Path, decoder: nn.Module, encoder: nn.Module, stem: str = "") -> None:
+    """Write decoder and encoder in half precision with their digests, for :func:`load`.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if it is not there.
+    decoder, encoder
+        Networks of ``models.networks``: they have a ``configuration()``.
+    stem
+        Put before each file's name, as ``"fashion-mnist-vae."``.
+
+    >>> import tempfile
+    >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(folder, MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
+    ...     load(folder).latent
+    2
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = _read_digests(folder) if (folder / _DIGESTS).is_file() else {}
+    for part, module in zip(_PARTS, (decoder, encoder), strict=True):
+        path = folder / f"{stem}{part}.safetensors"
+        state = {k: v.detach().half().contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
+        description = {"network": type(module).__name__, "configuration": json.dumps(module.configuration())}
+        save_file(state, path, metadata=description)
+        digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
+    (folder / _DIGESTS).write_text("".join(lines))
+
+
+def card(name: str) -> str:
+    """Return the card of a bundled prior: data, training command, measured quality.
+
+    >>> card("digits-vae-2d").splitlines()[0]
+    '# digits-vae-2d'
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown prior {name!r}; there are {', '.join(NAMES)}")
+    return (_bundled() / f"{name}.md").read_text()
+
+
+def _bundled() -> Path:
+    return Path(str(resources.files("posterior_inpainting.models.networks"))) / "weights"
+
+
+def _read_digests(folder: Path) -> dict[str, str]:
+    path = folder / _DIGESTS
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {_DIGESTS}, so its weights cannot be checked")
+    pairs = (line.split() for line in path.read_text().splitlines())
+    return {file: digest for digest, file in pairs}
+
+
+def _load_part(path: Path, digests: dict[str, str]) -> nn.Module:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), digests.get(path.name)
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., "
+            f"{f'expected {expected[:12]}...' if expected else f'and {_DIGESTS} has no line for it'}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = file.metadata() or {}
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+    kind = description.get("network")
+    if kind not in networks.__all__:
+        raise ValueError(f"{path} holds a {kind!r}; expected one of {', '.join(networks.__all__)}")
+    module = getattr(networks, kind)(**json.loads(description["configuration"]))
+    module.load_state_dict(state)
+    return module

@@ -1,0 +1,83 @@
+"""Names for the shapes that cross every boundary, and the checks that hold people to them.
+
+An *image* is a float tensor ``(channel, row, column)``; a *mask* is a boolean tensor that broadcasts
+to it, ``True`` where the pixel is seen. Leading dimensions are a batch of images.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:  # jaxtyping serves the reader and the type checker; nothing needs it at run time
+    from jaxtyping import Bool, Float
+
+    Image = Float[Tensor, "*batch channel row column"]
+    Mask = Bool[Tensor, "*batch channel row column"]
+    Code = Float[Tensor, "*batch latent"]
+else:
+    Image = Mask = Code = Tensor
+
+ImageShape = tuple[int, int, int]
+
+__all__ = ["Code", "Image", "ImageShape", "Mask", "check_image", "check_mask", "describe"]
+
+
+def describe(value: object) -> str:
+    """Say in a few words what was given, for an error message.
+
+    >>> describe(torch.zeros(1, 28, 28))
+    'a float32 tensor of shape (1, 28, 28)'
+    >>> describe("seven")
+    "a str: 'seven'"
+    """
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}: {value!r:.60}"
+
+
+def check_image(image: Image, expected: ImageShape | None = None) -> None:
+    """Raise ``ValueError`` unless ``image`` is a float tensor ``(..., channel, row, column)``.
+
+    Parameters
+    ----------
+    image
+        What was given.
+    expected
+        The ``(channel, row, column)`` that the model was made for, if it was made for one.
+
+    >>> check_image(torch.zeros(1, 8, 8), expected=(1, 28, 28))
+    Traceback (most recent call last):
+    ...
+    ValueError: image is a float32 tensor of shape (1, 8, 8); expected (1, 28, 28) as (channel, row, column)
+    """
+    if not isinstance(image, Tensor) or not image.is_floating_point() or image.dim() < 3:
+        raise ValueError(
+            f"image is {describe(image)}; expected a float tensor of shape (channel, row, column)"
+        )
+    if expected is not None and tuple(image.shape[-3:]) != tuple(expected):
+        raise ValueError(
+            f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)"
+        )
+
+
+def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless ``mask`` is boolean and broadcasts to ``image_shape``.
+
+    >>> check_mask(torch.ones(1, 8, 9, dtype=torch.bool), (1, 8, 8))
+    Traceback (most recent call last):
+    ...
+    ValueError: mask is a bool tensor of shape (1, 8, 9); expected one that broadcasts to the image's (1, 8, 8)
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise ValueError(f"mask is {describe(mask)}; expected a boolean tensor, True = seen")
+    try:
+        fits = torch.broadcast_shapes(mask.shape, image_shape) == torch.Size(image_shape)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"mask is {describe(mask)}; expected one that broadcasts to the image's {tuple(image_shape)}"
+        )

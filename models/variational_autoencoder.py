@@ -1,0 +1,68 @@
+r"""Variational autoencoder: the model/guide pair that trains a decoder from many images.
+
+Kingma & Welling 2014, *Auto-Encoding Variational Bayes*, equation 3; the pixel scale is learnt as in
+Rybkin et al. 2021, here as a function of the code. With code z, image x, weights theta and phi:
+
+.. math:: z \sim N(0, I), \qquad x_i \mid z \sim N(f_\theta(z)_i, \sigma_\theta(z)_i^2), \qquad
+          q_\phi(z \mid x, M) = N(\mu_\phi, \mathrm{diag}\, s_\phi^2)
+"""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.shapes import Image, Mask
+
+__all__ = ["VariationalAutoencoder"]
+
+
+class VariationalAutoencoder(ImageModel):
+    """Decoder and encoder with weights to be trained; ``z`` is random for each image.
+
+    Train it with ``train(vae, vae.guide, images)``; then ``LatentCode(vae.decoder, encoder=vae.encoder)``
+    freezes the decoder and completes images.
+
+    Parameters
+    ----------
+    decoder
+        Module from z ``(*batch, latent)`` to means and scales (``mean_and_scale``), with ``latent`` and
+        ``image_shape``; see :class:`~posterior_inpainting.models.networks.MultilayerDecoder`.
+    encoder
+        Module from image and mask to location and scale of ``q(z | x~)``; see
+        :class:`~posterior_inpainting.models.networks.MaskedEncoder`.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+    >>> vae = VariationalAutoencoder(MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
+    >>> tuple(vae(torch.rand(5, 1, 8, 8)).shape), tuple(vae.guide(torch.rand(5, 1, 8, 8)).shape)
+    ((5, 1, 8, 8), (5, 2))
+    """
+
+    def __init__(self, decoder: nn.Module, encoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+        self.encoder = encoder
+        self.image_shape = decoder.image_shape
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw z from its prior, then the image around its decoding."""
+        decoder = self.decoder
+        origin = next(decoder.parameters()).new_zeros(decoder.latent)
+        with self.images_plate(image):
+            z = pyro.sample("z", dist.Normal(origin, 1.0).to_event(1))
+            return self.observe(dist.Normal(*decoder.mean_and_scale(z)), image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
+        """Draw z from the encoder's law given the seen pixels."""
+        if image is None:  # nothing seen
+            image = next(self.encoder.parameters()).new_zeros(self.image_shape)
+            mask = torch.zeros_like(image, dtype=torch.bool)
+        elif mask is None:
+            mask = torch.ones_like(image, dtype=torch.bool)
+        with self.images_plate(image):
+            return pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
