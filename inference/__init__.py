@@ -2,6 +2,7 @@
 
 from posterior_inpainting.inference import diagnostics, plots, scores
 from posterior_inpainting.inference.blending import blend
+from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.convert import load, save
 from posterior_inpainting.inference.exact import Exact
 from posterior_inpainting.inference.hmc import HMC, NUTS
@@ -14,6 +15,7 @@ __all__ = [
     "HMC",
     "MAP",
     "NUTS",
+    "ChEES",
     "Exact",
     "Training",
     "Variational",

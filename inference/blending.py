@@ -20,7 +20,7 @@ def blend(completion: Image, image: Image, mask: Mask) -> Image:
 
     Solves, over the hidden pixels i and their neighbours j inside the image,
     :math:`\sum_j (v_i - v_j) = \sum_j (g_i - g_j)` with g the completion and v the seen pixels where
-    seen. A hidden region without a seen neighbour keeps the completion.
+    seen. A channel of which nothing is seen keeps the completion.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def blend(completion: Image, image: Image, mask: Mask) -> Image:
     check_mask(mask, tuple(image.shape))
     check_image(completion, tuple(image.shape))
     mask = mask.expand(image.shape)
-    blended = torch.where(mask, image, completion).clone()
+    blended = torch.where(mask, image, completion.clamp(0, 1))
     for channel in range(image.shape[0]):
         hidden = (~mask[channel]).cpu().numpy()
         if not hidden.any() or hidden.all():
@@ -63,7 +63,10 @@ def blend(completion: Image, image: Image, mask: Mask) -> Image:
 
 
 def _solve(guide: np.ndarray, seen: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Values of the hidden pixels ``(n, hidden pixel)`` for guides ``(n, row, column)``."""
+    """Values of the hidden pixels ``(n, hidden pixel)`` for guides ``(n, row, column)``.
+
+    Something is seen, so that every hidden region has a seen neighbour and the system one solution.
+    """
     number = np.full(hidden.shape, -1)
     number[hidden] = np.arange(hidden.sum())
     count = int(hidden.sum())
@@ -80,18 +83,10 @@ def _solve(guide: np.ndarray, seen: np.ndarray, hidden: np.ndarray) -> np.ndarra
         right[:, i[border]] += seen[there][inside][border]
         rows.append(i[~border])
         columns.append(j[~border])
-    rows, columns = np.concatenate(rows), np.concatenate(columns)
-    free = _unanchored(rows, columns, count, diagonal)
-    # A region that touches no seen pixel is singular: hold it to the completion.
-    right[:, free] = guide[:, hidden][:, free]
-    keep = ~np.isin(rows, free)
-    diagonal[free] = 1.0
     everything = np.arange(count)
-    matrix = coo_matrix(
-        (np.concatenate([diagonal, -np.ones(keep.sum())]),
-         (np.concatenate([everything, rows[keep]]), np.concatenate([everything, columns[keep]]))),
-        shape=(count, count),
-    )
+    values = np.concatenate([diagonal, *(-np.ones(len(i)) for i in rows)])
+    places = (np.concatenate([everything, *rows]), np.concatenate([everything, *columns]))
+    matrix = coo_matrix((values, places), shape=(count, count))
     return splu(matrix.tocsc()).solve(right.T).T
 
 
@@ -101,13 +96,3 @@ def _pairs(shape: tuple[int, int], axis: int, shift: int) -> tuple[tuple, tuple]
     here[axis] = slice(0, -1) if shift > 0 else slice(1, None)
     there[axis] = slice(1, None) if shift > 0 else slice(0, -1)
     return tuple(here), tuple(there)
-
-
-def _unanchored(rows: np.ndarray, columns: np.ndarray, count: int, neighbours: np.ndarray) -> np.ndarray:
-    """Hidden pixels of regions all of whose neighbours are hidden too."""
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
-    _, region = connected_components(graph, directed=False)
-    anchored = np.unique(region[np.bincount(rows, minlength=count) < neighbours])
-    return np.flatnonzero(~np.isin(region, anchored))

@@ -66,7 +66,8 @@ def bounds(
             drawn = batched_trace(model.guide, problem, count, 1)
             scored = batched_trace(model, problem, count, 1, drawn)
             weights.append(
-                log_prob_by_draw(scored, count, 1, by_plate=True) - log_prob_by_draw(drawn, count, 1, by_plate=True)
+                log_prob_by_draw(scored, count, 1, by_plate=True)
+                - log_prob_by_draw(drawn, count, 1, by_plate=True)
             )
         log_weights = torch.cat(weights)
     bound = torch.logsumexp(log_weights, 0) - math.log(samples)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
+from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.exact import Exact
 from posterior_inpainting.inference.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods import Method
@@ -26,6 +27,7 @@ from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 __all__ = ["METHODS", "MODELS", "image_named", "mask_named", "method_named", "model_named"]
 
 METHODS: dict[str, Callable[[], Method]] = {
+    "chees": ChEES,
     "nuts": NUTS,
     "hmc": HMC,
     "amortised": Variational,
@@ -44,20 +46,26 @@ def _linear(dataset: str) -> Callable[[ImageShape], ImageModel]:
         images = datasets.load(dataset, split="train")
         if images.shape[1] != shape[0]:
             raise ValueError(f"{dataset} has {images.shape[1]} channels; the image has {shape[0]}")
-        if tuple(images.shape[1:]) != tuple(shape):
+        latent = min(100, shape[0] * shape[1] * shape[2] // 4)
+        if tuple(images.shape[1:]) != tuple(shape) or len(images) <= latent:
             if shape[1] != shape[2] or shape[1] > 32 or shape[1] > images.shape[2]:
                 raise ValueError(
                     f"the image is {shape[1]} x {shape[2]}; patches of {dataset} must be square, at most "
                     f"{min(32, images.shape[2])} pixels a side"
                 )
             images = datasets.patches(images, shape[1], count=4000, seed=0)
-        return LinearGaussian.fit(images, latent=min(100, shape[0] * shape[1] * shape[2] // 4))
+        return LinearGaussian.fit(images, latent=latent)
 
     return build
 
 
+def _code(prior: str) -> Callable[[ImageShape], ImageModel]:
+    """Load a bundled prior; it has a shape of its own, which `infer` compares with the image's."""
+    return lambda shape: LatentCode(pretrained.load(prior))
+
+
 MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
-    **{name: (lambda shape, name=name: LatentCode(pretrained.load(name))) for name in pretrained.NAMES},
+    **{name: _code(name) for name in pretrained.NAMES},
     "digits-linear": _linear("digits"),
     "natural-linear": _linear("natural"),
 }
@@ -70,7 +78,11 @@ _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
     "blobs": (observations.blobs, (int, int), "blobs:COUNT[,SEED] (hidden)"),
     "scatter": (observations.scatter, (float, int), "scatter:SHARE[,SEED] (seen)"),
     "grid": (observations.grid, (int,), "grid:FACTOR (seen)"),
-    "channels": (lambda shape, *keep: observations.channels(shape, keep), (int, int, int), "channels:C[,C] (seen)"),
+    "channels": (
+        lambda shape, *keep: observations.channels(shape, keep),
+        (int, int, int),
+        "channels:C[,C] (seen)",
+    ),
 }
 
 
@@ -104,7 +116,9 @@ def mask_named(spec: str, shape: ImageShape) -> Mask:
     """
     name, _, rest = spec.partition(":")
     if name not in _MASKS:
-        raise ValueError(f"unknown mask {spec!r}; there are {'; '.join(usage for _, _, usage in _MASKS.values())}")
+        raise ValueError(
+            f"unknown mask {spec!r}; there are {'; '.join(usage for _, _, usage in _MASKS.values())}"
+        )
     maker, types, usage = _MASKS[name]
     words = rest.split(",") if rest else []
     try:
@@ -145,8 +159,23 @@ def check_seen(image: Image, mask: Mask) -> None:
         raise ValueError("the mask hides every pixel; expected at least one seen pixel")
     if mask.all():
         raise ValueError("the mask hides nothing, so that there is nothing to complete")
-    seen = image[mask]
-    if not torch.isfinite(seen).all():
-        raise ValueError(f"{int((~seen.isfinite()).sum())} seen pixels are NaN or infinite; expected values in [0, 1]")
-    if seen.min() < 0 or seen.max() > 1:
-        raise ValueError(f"seen pixels run from {float(seen.min()):.3g} to {float(seen.max()):.3g}; expected [0, 1]")
+    check_values(image[mask], "seen pixels")
+
+
+def check_values(values: Tensor, name: str) -> None:
+    """Raise ``ValueError`` unless every value lies in [0, 1].
+
+    >>> import torch
+    >>> check_values(torch.tensor([0.5, 2.0]), "seen pixels")
+    Traceback (most recent call last):
+    ...
+    ValueError: seen pixels run from 0.5 to 2; expected [0, 1]
+    """
+    if not values.isfinite().all():
+        raise ValueError(
+            f"{int((~values.isfinite()).sum())} {name} are NaN or infinite; expected values in [0, 1]"
+        )
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            f"{name} run from {float(values.min()):.3g} to {float(values.max()):.3g}; expected [0, 1]"
+        )

@@ -29,7 +29,9 @@ def _options() -> None:
 @app.command()
 def complete(
     image: Annotated[str, typer.Argument(help="A PNG, JPEG or NPY file, or sample:fashion-mnist/7.")],
-    mask: Annotated[str | None, typer.Option(help="Such as box:14,0,14,28, scatter:0.3, half:bottom, grid:2.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Such as box:14,0,14,28, scatter:0.3, half:bottom, grid:2.")
+    ] = None,
     seen: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are seen.")] = None,
     missing: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are missing.")] = None,
     truth: Annotated[Path | None, typer.Option(help="The whole image, to score against.")] = None,
@@ -38,31 +40,41 @@ def complete(
     draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 1000,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for completions.png, posterior.nc, summary.csv.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for completions.png, posterior.nc, summary.csv.")] = Path(
+        "out"
+    ),
 ) -> None:
     """Complete one image: draw from the posterior of its hidden pixels, and say how far to trust it.
 
     A transparent pixel is missing if neither --mask, --seen nor --missing is given.
     """
     from posterior_inpainting.inference import diagnostics, infer, plots, scores
-    from posterior_inpainting.inference.convert import save
     from posterior_inpainting.inference.catalogue import (
         check_seen,
+        check_values,
         image_named,
         mask_named,
         method_named,
         model_named,
     )
+    from posterior_inpainting.inference.convert import save
     from posterior_inpainting.models import Observation, files
+    from posterior_inpainting.models.shapes import check_image
 
     pixels, opaque = image_named(image)
-    given = [name for name, value in (("--mask", mask), ("--seen", seen), ("--missing", missing)) if value is not None]
+    given = [
+        name
+        for name, value in (("--mask", mask), ("--seen", seen), ("--missing", missing))
+        if value is not None
+    ]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} are given; expected one of them")
     whole = None
     if mask is not None:
         known = mask_named(mask, tuple(pixels.shape))
-        whole = pixels if opaque is None else None
+        whole = pixels if opaque is None or opaque.all() else None
+        if not ((pixels >= 0) & (pixels <= 1)).all():  # what is hidden may be anything, but is no truth then
+            whole = None
     elif seen is not None:
         known = files.read_mask(seen, pixels, "seen")
     elif missing is not None:
@@ -71,12 +83,21 @@ def complete(
         known = opaque
     else:
         raise ValueError(f"{image} has no transparent pixel; give --mask, --seen or --missing")
+    check_seen(pixels, known)
     if truth is not None:
         whole = files.read_image(truth)[0]
-    check_seen(pixels, known)
+        check_image(whole, tuple(pixels.shape))
+        check_values(whole[~known], "hidden pixels of the truth")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; expected a folder")
     chosen = method_named(method)
     posterior = infer(
-        model_named(model, tuple(pixels.shape)), Observation(pixels, known), chosen, draws=draws, chains=chains, seed=seed
+        model_named(model, tuple(pixels.shape)),
+        Observation(pixels, known),
+        chosen,
+        draws=draws,
+        chains=chains,
+        seed=seed,
     )
     table = diagnostics.summary(posterior)
     if whole is not None:
@@ -88,9 +109,11 @@ def complete(
         with (Path(folder) / "summary.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("quantity", "value"), *table.items()])
         out.mkdir(parents=True, exist_ok=True)
-        for file in Path(folder).iterdir():
-            shutil.move(file, out / file.name)
-    typer.echo(f"{posterior.attrs['model']} by {posterior.attrs['method']}: {posterior.attrs['draws_are']} draws")
+        for path in Path(folder).iterdir():
+            shutil.move(path, out / path.name)
+    typer.echo(
+        f"{posterior.attrs['model']} by {posterior.attrs['method']}: {posterior.attrs['draws_are']} draws"
+    )
     _print(table)
     typer.echo(f"Wrote completions.png, posterior.nc and summary.csv to {out}/")
 

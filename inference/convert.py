@@ -86,8 +86,10 @@ def latent_groups(drawn: Draws, small: int = 10_000) -> dict[str, xr.Dataset]:
     posterior = {}
     for site, value in drawn.latents.items():
         if value[0, 0].numel() <= small:
-            names = ("latent",) if site == "z" and value.dim() == 3 else tuple(
-                f"{site}_dim_{i}" for i in range(value.dim() - 2)
+            names = (
+                ("latent",)
+                if site == "z" and value.dim() == 3
+                else tuple(f"{site}_dim_{i}" for i in range(value.dim() - 2))
             )
             posterior[site] = (("chain", "draw", *names), _array(value))
     stats = {name: (("chain", "draw"), _array(value)) for name, value in drawn.stats.items()}
@@ -108,7 +110,12 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
     count, nesting = chains * draws, plate_nesting(problem)
     flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}
     pieces = [
-        _forward({name: value[start : start + _CHUNK] for name, value in flat.items()}, problem, observation, nesting)
+        _forward(
+            {name: value[start : start + _CHUNK] for name, value in flat.items()},
+            problem,
+            observation,
+            nesting,
+        )
         for start in range(0, count, _CHUNK)
     ]
     completion, image, log_likelihood = (
@@ -116,7 +123,7 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
     )
     dims = ("chain", "draw", *IMAGE_DIMS)
     groups = latent_groups(drawn)
-    groups["posterior"] = groups["posterior"].assign(completion=(dims, _array(completion)))
+    groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, _array(completion))))
     groups["posterior_predictive"] = _dataset({"image": (dims, _array(image))})
     pixels = observation.mask.flatten().nonzero().flatten()
     groups["log_likelihood"] = _dataset(
@@ -143,7 +150,11 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
 
 
 def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:
-    dataset = xr.Dataset(variables, coords=coords)
+    return _numbered(xr.Dataset(variables, coords=coords))
+
+
+def _numbered(dataset: xr.Dataset) -> xr.Dataset:
+    """Give every dimension without coordinates 0, 1, ..."""
     numbered = {dim: np.arange(size) for dim, size in dataset.sizes.items() if dim not in dataset.coords}
     return dataset.assign_coords(numbered)
 

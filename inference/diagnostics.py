@@ -7,6 +7,7 @@ would mean nothing and are not reported.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 
 import numpy as np
@@ -45,7 +46,7 @@ def pixel_ess(idata, kind: str = "bulk") -> xr.DataArray:
     kind
         ``"bulk"`` or ``"tail"``.
     """
-    return _pixel_map(idata, "ess", method=kind)
+    return _pixel_map(idata, "ess", **_ess_options(kind))
 
 
 def latent_rhat(idata) -> xr.Dataset:
@@ -55,23 +56,27 @@ def latent_rhat(idata) -> xr.Dataset:
 
 def latent_ess(idata, kind: str = "bulk") -> xr.Dataset:
     """Effective sample size of every latent site; empty where the draws are not of a Markov chain."""
-    return _latent_map(idata, "ess", method=kind)
+    return _latent_map(idata, "ess", **_ess_options(kind))
 
 
 def khat(idata) -> float:
-    """Pareto k-hat of the importance weights of a guide's draws, NaN where there are none.
+    """Pareto k-hat of the importance weights of a guide's draws, NaN for none or fewer than 25 (no tail to fit).
 
     Below 0.7 the guide is near enough for its draws to be reweighted; above, it is not the posterior.
     """
     statistics = group(idata, "sample_stats")
     if "log_weight" not in statistics:
         return float("nan")
-    weights = statistics["log_weight"].to_numpy().ravel()
+    weights = statistics["log_weight"].to_numpy().ravel().astype(float)
+    if weights.size < 25:
+        return float("nan")
     if np.ptp(weights) < 1e-3 * max(1.0, abs(float(weights.mean()))) ** 0.5:
         return float("-inf")  # all weights are equal up to rounding: the guide is the posterior
-    # The fit of the tail breaks down (towards 0!) where weights underflow; 50 nats below the largest
-    # they count for nothing anyhow.
+    # 50 nats below the largest, weights count for nothing; where the tail would reach that far there is
+    # none, and a fit to what underflows would be wrong (towards 0!).
     weights = np.maximum(weights, weights.max() - 50)
+    if np.sum(weights > weights.max() - 50) <= min(weights.size / 5, 3 * weights.size**0.5):
+        return float("inf")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(_psis(weights))
@@ -87,8 +92,9 @@ def summary(idata) -> dict[str, float]:
     table: dict[str, float] = {"draws": latents.sizes["chain"] * latents.sizes["draw"]}
     if idata.attrs["draws_are"] == "markov":
         table["R-hat, pixels (max)"] = float(pixel_rhat(idata).max())
-        table["ESS bulk, pixels (min)"] = float(pixel_ess(idata).min())
-        table["ESS bulk, pixels (median)"] = float(pixel_ess(idata).median())
+        bulk = pixel_ess(idata)
+        table["ESS bulk, pixels (min)"] = float(bulk.min())
+        table["ESS bulk, pixels (median)"] = float(bulk.median())
         table["ESS tail, pixels (min)"] = float(pixel_ess(idata, "tail").min())
         for site, values in latent_rhat(idata).items():
             table[f"R-hat, {site} (max)"] = float(values.max())
@@ -117,21 +123,28 @@ def _pixel_map(idata, statistic: str, **options) -> xr.DataArray:
 
 def _latent_map(idata, statistic: str, **options) -> xr.Dataset:
     latents = group(idata, "posterior").drop_vars("completion", errors="ignore")
-    if idata.attrs["draws_are"] != "markov":
+    if idata.attrs["draws_are"] != "markov" or not latents.data_vars:
         return xr.Dataset()
     return _statistic(statistic)(latents, **options)
 
 
+def _ess_options(kind: str) -> dict:
+    """Name the tail's quantiles, because the generations of ArviZ take different ones by default."""
+    return {"method": "tail", "prob": (0.05, 0.95)} if kind == "tail" else {"method": kind}
+
+
 def _statistic(name: str):
-    """Return ArviZ's function of that name, of either generation."""
+    """Return ArviZ's function of that name, of either generation, silent where a value never varies."""
     try:
-        import arviz
-
-        return getattr(arviz, name)
+        generation = importlib.import_module("arviz")
     except ImportError:
-        import arviz_stats
+        generation = importlib.import_module("arviz_stats")
 
-        return getattr(arviz_stats, name)
+    def quiet(*args, **options):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return getattr(generation, name)(*args, **options)
+
+    return quiet
 
 
 def _psis(log_weights: np.ndarray) -> float:
@@ -144,4 +157,6 @@ def _psis(log_weights: np.ndarray) -> float:
         pass
     from arviz_stats.base import array_stats
 
-    return array_stats.psislw(log_weights)[1]
+    # Weights, not their logarithms: this generation's `psislw` takes log likelihoods, of the opposite sign.
+    weights = np.exp(log_weights - log_weights.max())
+    return array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 import torch
 
 from posterior_inpainting.inference.methods import Draws, Problem

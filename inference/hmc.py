@@ -22,8 +22,8 @@ from posterior_inpainting.inference.potential import Potential
 __all__ = ["HMC", "NUTS"]
 
 
-class _Recording:
-    """Mixin for a Pyro kernel: keep the kinetic energy at the start of each trajectory."""
+class _Recording(PyroHMC):
+    """Pyro's HMC kernel, and a mixin for its NUTS: keep the kinetic energy at the start of each trajectory."""
 
     kinetic: Tensor | None = None
 
@@ -32,10 +32,6 @@ class _Recording:
         if name.startswith("r_t="):  # the others belong to the search for a first step size
             self.kinetic = super()._kinetic_energy(unscaled)
         return momentum, unscaled
-
-
-class _RecordingHMC(_Recording, PyroHMC):
-    pass
 
 
 class _RecordingNUTS(_Recording, PyroNUTS):
@@ -73,8 +69,8 @@ class HMC:
         """Run ``chains`` chains one after another, each from its own draw of the prior."""
         return _run(self, problem, draws, chains, seed, progress)
 
-    def _kernel(self, potential_fn: Callable) -> _RecordingHMC:
-        return _RecordingHMC(
+    def _kernel(self, potential_fn: Callable) -> _Recording:
+        return _Recording(
             potential_fn=potential_fn,
             trajectory_length=self.trajectory_length,
             target_accept_prob=self.target_acceptance,
@@ -144,7 +140,9 @@ def _run(method: HMC | NUTS, problem: Problem, draws: int, chains: int, seed: in
     return Draws(potential.constrain(torch.stack(positions)), stats, "markov", attrs)
 
 
-def _run_chain(method: HMC | NUTS, potential: Potential, warmup: int, draws: int, bar: tqdm) -> tuple[Tensor, dict]:
+def _run_chain(
+    method: HMC | NUTS, potential: Potential, warmup: int, draws: int, bar: tqdm
+) -> tuple[Tensor, dict]:
     """Step one kernel; return positions ``(draw, dim)`` and statistics by name."""
 
     def potential_fn(state: dict[str, Tensor]) -> Tensor:

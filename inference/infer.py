@@ -92,7 +92,9 @@ def infer(
         "density": "pseudo-posterior" if model.is_pseudo_posterior else "posterior",
         "seed": seed,
         "wall_time_s": time.perf_counter() - start,
-        "versions": " ".join(f"{name}={version(name)}" for name in ("torch", "pyro-ppl", "posterior-inpainting")),
+        "versions": " ".join(
+            f"{name}={version(name)}" for name in ("torch", "pyro-ppl", "posterior-inpainting")
+        ),
         **drawn.attrs,
     }
     return convert.to_arviz(groups, attrs)

@@ -32,7 +32,7 @@ class Problem:
     model: Callable
     args: tuple = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    guide: Callable | None = None
+    guide: Any = None
 
 
 @dataclass(frozen=True)

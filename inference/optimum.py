@@ -6,16 +6,20 @@ element by element, so nothing of one reaches another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.methods import Draws, Problem
-from posterior_inpainting.inference.tracing import batched_trace, latent_sites, log_prob_by_draw, plate_nesting
+from posterior_inpainting.inference.tracing import (
+    batched_trace,
+    latent_sites,
+    log_prob_by_draw,
+    plate_nesting,
+)
 
 __all__ = ["MAP"]
 
@@ -57,7 +61,9 @@ class MAP:
         torch.manual_seed(seed)
         latents, lp = self.optimise(problem, progress=progress)
         attrs = {"gradient_evaluations": self.restarts * self.steps, "best_restart": int(lp.argmax())}
-        return Draws({k: v.unsqueeze(1) for k, v in latents.items()}, {"lp": lp.unsqueeze(1)}, "restarts", attrs)
+        return Draws(
+            {k: v.unsqueeze(1) for k, v in latents.items()}, {"lp": lp.unsqueeze(1)}, "restarts", attrs
+        )
 
     def optimise(self, problem: Problem, progress: bool = False) -> tuple[dict[str, Tensor], Tensor]:
         """Return the optima, site -> ``(restart, *batch, *event)``, and their log joint density ``(restart,)``.
@@ -79,8 +85,11 @@ class MAP:
 
     def _starts(self, problem: Problem, nesting: int) -> tuple[dict[str, Tensor], dict]:
         """Draw starts from the prior, the same for every image of a batch."""
+        # Drawn for the first image alone, so that an image's start does not depend on how many follow it.
+        first = tuple(a[:1] if isinstance(a, Tensor) and a.dim() == 4 else a for a in problem.args)
+        images = max((len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4), default=1)
         with torch.no_grad():
-            trace = batched_trace(problem.model, problem, self.restarts, nesting)
+            trace = batched_trace(problem.model, replace(problem, args=first), self.restarts, nesting)
         constrain, free = {}, {}
         for name in latent_sites(trace):
             site = trace.nodes[name]
@@ -88,8 +97,7 @@ class MAP:
             value = constrain[name].inv(site["value"])
             for frame in site["cond_indep_stack"]:
                 if frame.name == "images":
-                    dim = frame.dim - site["fn"].event_dim
-                    value = value.narrow(dim, 0, 1).expand_as(value)
+                    value = value.repeat_interleave(images, dim=frame.dim - site["fn"].event_dim)
             free[name] = value.clone().requires_grad_()
         return free, constrain
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from posterior_inpainting.inference import diagnostics, scores
 from posterior_inpainting.inference.convert import group
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, check_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,8 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     truth
         The whole image ``(channel, row, column)``.
     draws
-        How many draws to show, spread evenly over chains and iterations. Hidden pixels carry their noise.
+        How many draws to show at most, spread evenly over chains and iterations. They are shown without
+        the pixel noise that the standard deviation includes.
     title
         Put above everything; by default the model, the method and what the draws are.
 
@@ -36,12 +37,19 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     -------
     ndarray of Axes
         One for each panel, left to right, row by row.
+
+    Raises
+    ------
+    ValueError
+        If ``draws`` is below 1 or the truth is not shaped as the image.
     """
     import matplotlib.pyplot as plt
 
     if draws < 1:
         raise ValueError(f"draws={draws}; expected at least 1")
     mask = group(idata, "constant_data")["mask"].to_numpy()
+    if truth is not None:
+        check_image(truth, mask.shape)
     completion = group(idata, "posterior")["completion"].to_numpy()
     predictive = group(idata, "posterior_predictive")["image"].to_numpy()
     completion = completion.reshape(-1, *completion.shape[2:])
@@ -49,7 +57,7 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     seen = group(idata, "observed_data")["image"].to_numpy()
     mean = np.where(mask, seen, completion.mean(0))
     sd = np.where(mask, 0.0, predictive.std(0))
-    shown = completion[np.linspace(0, len(completion) - 1, draws).astype(int)]
+    shown = completion[np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)]
     word = "restart" if idata.attrs["draws_are"] == "restarts" else "draw"
     panels = [("observed", _with_holes(seen, mask)), ("mean", _picture(mean)), ("sd", sd.mean(0))]
     panels += [(f"{word} {i + 1}", _picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
@@ -57,14 +65,18 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
         panels.append(("truth", _picture(truth.cpu().numpy())))
     columns = min(len(panels), 10) if len(panels) <= 10 else -(-len(panels) // 2)
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.55 * rows + 0.35), layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.35 * columns, 1.55 * rows + 0.35), layout="constrained"
+    )
     axes = np.atleast_1d(axes).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, picture) in zip(axes, panels, strict=False):
         if name == "sd":
             shade = axis.imshow(picture, cmap="magma", vmin=0, vmax=max(float(sd.max()), 1e-6))
-            figure.colorbar(shade, ax=axis, location="bottom", shrink=0.9, pad=0.02).ax.tick_params(labelsize=6)
+            figure.colorbar(shade, ax=axis, location="bottom", shrink=0.9, pad=0.02).ax.tick_params(
+                labelsize=6
+            )
         else:
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
@@ -78,9 +90,9 @@ def pixel_rhat(idata, ax: Axes | None = None) -> Axes:
 
     if idata.attrs["draws_are"] != "markov":
         raise ValueError(f"the draws are {idata.attrs['draws_are']}; R-hat is for markov draws")
-    values = diagnostics.pixel_rhat(idata).to_numpy().max(0)
+    values = np.fmax.reduce(diagnostics.pixel_rhat(idata).to_numpy())  # over channels, seen ones aside
     ax = ax if ax is not None else plt.subplots(figsize=(3.6, 3), layout="constrained")[1]
-    worst = float(np.nanmax(values))
+    worst = float(np.fmax.reduce(values, axis=None))
     shade = ax.imshow(values, cmap="viridis", vmin=1.0, vmax=max(1.02, worst))
     ax.figure.colorbar(shade, ax=ax, label="R-hat")
     ax.set_axis_off()
@@ -96,6 +108,8 @@ def coverage_curve(idata, truth: Image, ax: Axes | None = None, label: str | Non
     """
     import matplotlib.pyplot as plt
 
+    if idata.attrs["draws_are"] == "restarts":
+        raise ValueError("the draws are restarts of an optimiser; coverage is for draws")
     draws, _, target = scores._hidden_draws(idata, truth)
     levels = np.linspace(0.05, 0.95, 19)
     observed = [scores.coverage(draws, target, level).mean() for level in levels]
@@ -132,4 +146,6 @@ def _describe(idata) -> str:
     attrs = idata.attrs
     name = f"{attrs['model']}, {attrs['method']}"
     density = ", pseudo-posterior" if attrs["density"] != "posterior" else ""
-    return f"{name}: {attrs['draws_are']} {'optima' if attrs['draws_are'] == 'restarts' else 'draws'}{density}"
+    return (
+        f"{name}: {attrs['draws_are']} {'optima' if attrs['draws_are'] == 'restarts' else 'draws'}{density}"
+    )

@@ -12,9 +12,12 @@ over Pyro's trace, and a loop over chains where vmap cannot go.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyro
 import torch
@@ -36,6 +39,9 @@ class Potential:
     ----------
     problem
         A Pyro model and its arguments; latents continuous, structure fixed.
+    groups
+        Number of observations, if every tensor among the arguments carries them as its first dimension:
+        then there are that many posteriors, evaluated together. ``None`` for a single one.
     closed_form
         Whether to use the model's ``log_densities`` where it has one.
 
@@ -65,11 +71,12 @@ class Potential:
     (1, (5,), -1.4189)
     """
 
-    def __init__(self, problem: Problem, closed_form: bool = True):
+    def __init__(self, problem: Problem, *, groups: int | None = None, closed_form: bool = True):
         self.problem = problem
+        self.groups = groups
         self.gradients = 0
-        with torch.no_grad(), poutine.block():
-            trace = poutine.trace(problem.model).get_trace(*problem.args, **problem.kwargs)
+        self._one = problem if groups is None else replace(problem, args=_rows(problem.args, 0))
+        trace = self._trace(self._one)
         self.transforms: dict[str, Transform] = {}
         self.shapes: dict[str, torch.Size] = {}
         for name in latent_sites(trace):
@@ -77,61 +84,75 @@ class Potential:
             if site["fn"].support.is_discrete:
                 raise ValueError(f"site {name!r} is discrete; these methods need continuous latents")
             self.transforms[name] = biject_to(site["fn"].support)
-            unconstrained = self.transforms[name].inv(site["value"])
-            self.shapes[name] = unconstrained.shape
-            self._like = unconstrained
+            self._like = self.transforms[name].inv(site["value"])
+            self.shapes[name] = self._like.shape
         if not self.shapes:
             raise ValueError("the model has no latent site to draw")
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.dim = sum(self.sizes)
-        self._density, self.route = self._route(closed_form)
+        self._curved = [name for name, transform in self.transforms.items() if not _is_identity(transform)]
+        self._density, self.route = self._choose_route(closed_form)
 
-    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log prior and log likelihood, both ``(chain,)``, at positions ``(chain, dim)``."""
-        return self._density(position)
-
-    def gradient(self, position: Tensor, inverse_temperature: float | Tensor = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log prior, log likelihood and the gradient ``(chain, dim)`` of their tempered sum.
+    def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood, both ``(..., chain)``.
 
         Parameters
         ----------
         position
-            ``(chain, dim)``.
-        inverse_temperature
-            Weight of the log likelihood, one number or ``(chain,)``.
+            ``(..., chain, dim)``; with groups ``(group, chain, dim)``.
+        which
+            Indices of the groups that ``position`` holds; all of them by default.
         """
-        self.gradients += len(position)
+        if self.groups is not None:
+            return self._density(position, which)
+        prior, likelihood = self._density(position.reshape(-1, self.dim), None)
+        return prior.reshape(position.shape[:-1]), likelihood.reshape(position.shape[:-1])
+
+    def gradient(
+        self, position: Tensor, inverse_temperature: float | Tensor = 1.0, which: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log prior, log likelihood and the gradient of their tempered sum, shaped as ``position``.
+
+        Parameters
+        ----------
+        position, which
+            As for a call.
+        inverse_temperature
+            Weight of the log likelihood, one number or ``(..., chain)``.
+        """
+        self.gradients += position[..., 0].numel()
         with torch.enable_grad():
             position = position.detach().requires_grad_()
-            log_prior, log_likelihood = self._density(position)
+            log_prior, log_likelihood = self(position, which)
             total = (log_prior + inverse_temperature * log_likelihood).sum()
             (gradient,) = torch.autograd.grad(total, position)
         return log_prior.detach(), log_likelihood.detach(), gradient
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return latents in the model's own space, site -> ``(..., *shape)``, of positions ``(..., dim)``."""
-        return {
-            name: self.transforms[name](piece) for name, piece in self._split(position).items()
-        }
+        return {name: self.transforms[name](piece) for name, piece in self._split(position).items()}
 
-    def draw_prior(self, chains: int) -> Tensor:
-        """Return positions ``(chain, dim)`` drawn from the prior with torch's global generator."""
-        rows = []
-        with torch.no_grad(), poutine.block():
-            for _ in range(chains):
-                trace = poutine.trace(self.problem.model).get_trace(*self.problem.args, **self.problem.kwargs)
-                pieces = [self.transforms[n].inv(trace.nodes[n]["value"]).reshape(-1) for n in self.shapes]
-                rows.append(torch.cat(pieces))
-        return torch.stack(rows)
+    def draw_prior(self, count: int) -> Tensor:
+        """Return positions ``(count, dim)`` drawn from the prior with torch's global generator."""
 
-    def _route(self, closed_form: bool) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], str]:
+        def draw(_: Tensor) -> Tensor:
+            nodes = self._trace(self._one).nodes
+            return torch.cat([self.transforms[n].inv(nodes[n]["value"]).reshape(-1) for n in self.shapes])
+
+        with torch.no_grad():
+            if self.route != "loop":
+                with contextlib.suppress(RuntimeError):  # a law whose draws cannot be vectorised
+                    return torch.func.vmap(draw, randomness="different")(torch.zeros(count))
+            return torch.stack([draw(self._like) for _ in range(count)])
+
+    def _choose_route(self, closed_form: bool) -> tuple[Callable, str]:
         offered = getattr(self.problem.model, "log_densities", None) if closed_form else None
         density = offered(*self.problem.args, **self.problem.kwargs) if offered is not None else None
         if density is not None:
-            return self._closed_form(density), "closed form"
-        batched = torch.func.vmap(self._one_chain, randomness="error")
+            return functools.partial(self._closed_form, density), "closed form"
         try:
-            batched(self._like.new_zeros(2, self.dim))
+            zeros = self._like.new_zeros(self.groups or 1, 2, self.dim)
+            self._vmap(zeros if self.groups is not None else zeros[0], None)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[0][:120]
             warnings.warn(
@@ -139,42 +160,63 @@ class Potential:
                 stacklevel=4,
             )
             return self._loop, "loop"
-        return batched, "vmap"
+        return self._vmap, "vmap"
 
-    def _closed_form(self, density: Callable) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        curved = [name for name, transform in self.transforms.items() if not _is_identity(transform)]
+    def _closed_form(
+        self, density: Callable, position: Tensor, which: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        pieces = self._split(position)
+        latents = {name: self.transforms[name](piece) for name, piece in pieces.items()}
+        log_prior, log_likelihood = density(latents, which)
+        for name in self._curved:
+            jacobian = self.transforms[name].log_abs_det_jacobian(pieces[name], latents[name])
+            log_prior = log_prior + jacobian.reshape(*position.shape[:-1], -1).sum(-1)
+        return log_prior, log_likelihood
 
-        def densities(position: Tensor) -> tuple[Tensor, Tensor]:
-            pieces = self._split(position)
-            latents = {name: self.transforms[name](piece) for name, piece in pieces.items()}
-            log_prior, log_likelihood = density(latents)
-            for name in curved:
-                jacobian = self.transforms[name].log_abs_det_jacobian(pieces[name], latents[name])
-                log_prior = log_prior + jacobian.reshape(len(position), -1).sum(-1)
-            return log_prior, log_likelihood
+    def _vmap(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.groups is None:
+            return torch.func.vmap(self._one_chain, in_dims=(0, None))(position, self.problem.args)
+        args = self.problem.args if which is None else _rows(self.problem.args, which)
+        dims = tuple(0 if isinstance(a, Tensor) else None for a in args)
+        chains = torch.func.vmap(self._one_chain, in_dims=(0, None))
+        return torch.func.vmap(chains, in_dims=(0, dims))(position, args)
 
-        return densities
+    def _loop(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.groups is None:
+            pairs = [self._one_chain(one, self.problem.args) for one in position]
+        else:
+            groups = range(self.groups) if which is None else which.tolist()
+            pairs = [
+                self._one_chain(one, _rows(self.problem.args, group))
+                for group, chains in zip(groups, position, strict=True)
+                for one in chains
+            ]
+        prior, likelihood = zip(*pairs, strict=True)
+        shape = position.shape[:-1]
+        return torch.stack(prior).reshape(shape), torch.stack(likelihood).reshape(shape)
 
-    def _loop(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        prior, likelihood = zip(*(self._one_chain(one) for one in position), strict=True)
-        return torch.stack(prior), torch.stack(likelihood)
-
-    def _one_chain(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def _one_chain(self, position: Tensor, args: tuple) -> tuple[Tensor, Tensor]:
         """Log prior with Jacobian and log likelihood of one position ``(dim,)``, through Pyro's trace."""
         pieces = self._split(position)
         latents = {name: self.transforms[name](piece) for name, piece in pieces.items()}
-        # Pyro's validation branches on values, which vmap does not allow.
-        with pyro.validation_enabled(False), poutine.block():
-            conditioned = poutine.condition(self.problem.model, data=latents)
-            trace = poutine.trace(conditioned).get_trace(*self.problem.args, **self.problem.kwargs)
+        conditioned = poutine.condition(self.problem.model, data=latents)
+        trace = self._trace(Problem(conditioned, args, self.problem.kwargs))
+        with pyro.validation_enabled(False):
             trace.compute_log_prob()
-        zero = position.new_zeros(())
-        prior = zero
+        prior = likelihood = position.new_zeros(())
         for name, piece in pieces.items():
             prior = prior + trace.nodes[name]["log_prob_sum"]
             prior = prior + self.transforms[name].log_abs_det_jacobian(piece, latents[name]).sum()
-        likelihood = sum((trace.nodes[name]["log_prob_sum"] for name in observed_sites(trace) if name not in latents), zero)
+        for name in observed_sites(trace):
+            if name not in latents:
+                likelihood = likelihood + trace.nodes[name]["log_prob_sum"]
         return prior, likelihood
+
+    @staticmethod
+    def _trace(problem: Problem) -> poutine.Trace:
+        # Pyro's validation branches on values, which vmap does not allow.
+        with pyro.validation_enabled(False), poutine.block():
+            return poutine.trace(problem.model).get_trace(*problem.args, **problem.kwargs)
 
     def _split(self, position: Tensor) -> dict[str, Tensor]:
         pieces = position.split(self.sizes, dim=-1)
@@ -182,6 +224,11 @@ class Potential:
             name: piece.reshape(*position.shape[:-1], *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
+
+
+def _rows(args: tuple, index) -> tuple:
+    """Take the observations of some groups out of batched arguments."""
+    return tuple(a[index] if isinstance(a, Tensor) else a for a in args)
 
 
 def _is_identity(transform: Transform) -> bool:

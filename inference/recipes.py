@@ -10,6 +10,7 @@ import platform
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from posterior_inpainting.inference.bounds import bounds
 from posterior_inpainting.inference.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, observations, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, ImageShape
 
 __all__ = ["RECIPES", "Recipe", "gradient_cost", "train_prior"]
 
@@ -52,7 +53,7 @@ class Recipe:
     learning_rate: float = 1e-3
     seed: int = 0
 
-    def networks(self, shape: tuple[int, int, int]) -> VariationalAutoencoder:
+    def networks(self, shape: ImageShape) -> VariationalAutoencoder:
         """Make the untrained pair for images of a shape, from the recipe's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -71,7 +72,16 @@ RECIPES: dict[str, Recipe] = {
         epochs=500,
         encoder_epochs=500,
     ),
-    "fashion-mnist-vae": Recipe("fashion-mnist", latent=32),
+    "fashion-mnist-vae": Recipe(
+        "fashion-mnist",
+        latent=32,
+        widths=(512, 512),
+        scale_rank=192,
+        floor=0.05,
+        encoder_widths=(400, 400),
+        epochs=80,
+        encoder_epochs=30,
+    ),
 }
 
 
@@ -101,13 +111,18 @@ def train_prior(name: str, out: str | Path, root: str | Path | None = None, prog
     shape = tuple(images.shape[1:])
     start = time.perf_counter()
     vae = recipe.networks(shape)
-    common = {"batch_size": recipe.batch_size, "seed": recipe.seed, "progress": progress}
+    common: dict[str, Any] = {"batch_size": recipe.batch_size, "seed": recipe.seed, "progress": progress}
     train(vae, vae.guide, images, epochs=recipe.epochs, learning_rate=recipe.learning_rate, **common)
     completion = LatentCode(vae.decoder, encoder=vae.encoder)
     masks = observations.random_masks(shape, 20_000 if len(images) > 10_000 else 4_000, recipe.seed)
     train(
-        completion, completion.guide, images, masks=masks, epochs=recipe.encoder_epochs,
-        learning_rate=recipe.learning_rate, **common,
+        completion,
+        completion.guide,
+        images,
+        masks=masks,
+        epochs=recipe.encoder_epochs,
+        learning_rate=recipe.learning_rate,
+        **common,
     )
     seconds = time.perf_counter() - start
     out = Path(out)
@@ -117,7 +132,7 @@ def train_prior(name: str, out: str | Path, root: str | Path | None = None, prog
     return text
 
 
-def gradient_cost(decoder: torch.nn.Module, chains: int = 256, repeats: int = 20) -> float:
+def gradient_cost(decoder: Any, chains: int = 256, repeats: int = 20) -> float:
     """Median microseconds, a chain, of one forward and backward pass to z, on the threads torch now has."""
     z = torch.randn(chains, decoder.latent, requires_grad=True)
     seconds = []
@@ -131,7 +146,7 @@ def gradient_cost(decoder: torch.nn.Module, chains: int = 256, repeats: int = 20
 
 def _card(name: str, recipe: Recipe, out: Path, images: Image, held_out: Image, seconds: float) -> str:
     """Measure the saved weights, as a user will load them, and say so."""
-    decoder = pretrained.load_from(out, f"{name}.")
+    decoder: Any = pretrained.load_from(out, f"{name}.")
     model = LatentCode(decoder)
     some = held_out[:1000]
     found = bounds(model, some)
@@ -152,7 +167,8 @@ Trained on the {len(images)} training images of `{recipe.dataset}` with
 
     posterior-inpainting train {name} --out DIR
 
-in {seconds / 60:.1f} minutes on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch {torch.__version__}, no GPU.
+in {seconds / 60:.1f} minutes on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch
+{torch.__version__}, no GPU.
 
 | setting | value |
 |---|---|

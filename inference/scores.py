@@ -38,6 +38,11 @@ def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
         background is easy to cover), PIT mean and sd (0.5 and 0.289 if calibrated). Restarts of an optimiser
         are not draws: for them the best against the truth is reported, which is an *oracle*.
 
+    Raises
+    ------
+    ValueError
+        If nothing is hidden, there are fewer than 2 draws, or the truth is not such an image.
+
     Examples
     --------
     >>> from posterior_inpainting.inference import Variational, infer
@@ -52,17 +57,24 @@ def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
     draws, hidden, target = _hidden_draws(idata, truth)
     completions = np.clip(_flat(idata, "posterior", "completion"), 0, 1)
     mean = completions.mean(0)
-    figures = {"PSNR of the mean (dB)": psnr(mean[hidden], target), "SSIM of the mean": ssim(mean, truth, hidden)}
+    figures = {
+        "PSNR of the mean (dB)": psnr(mean[hidden], target),
+        "SSIM of the mean": ssim(mean, truth, hidden),
+    }
     if idata.attrs["draws_are"] == "restarts":
         best = max(psnr(one[hidden], target) for one in completions)
         return figures | {"PSNR of the best restart (oracle, dB)": best}
+    if len(draws) < 2:
+        raise ValueError("there is 1 draw; scores of a distribution need at least 2")
     figures["CRPS"] = float(crps(draws, target).mean())
     figures["energy score"] = energy_score(draws, target)
     positive = target > 0
     for level in LEVELS:
         inside = coverage(draws, target, level)
         figures[f"coverage {level:.0%}"] = float(inside.mean())
-        figures[f"coverage {level:.0%}, positive"] = float(inside[positive].mean()) if positive.any() else np.nan
+        figures[f"coverage {level:.0%}, positive"] = (
+            float(inside[positive].mean()) if positive.any() else np.nan
+        )
     ranks = pit(draws, target, seed)
     figures["PIT mean"], figures["PIT sd"] = float(ranks.mean()), float(ranks.std())
     return figures
@@ -160,7 +172,9 @@ def _hidden_draws(idata, truth: Image) -> tuple[np.ndarray, np.ndarray, np.ndarr
         raise ValueError("no pixel is hidden, so that there is nothing to score")
     target = truth.cpu().numpy()[hidden].astype(float)
     if not np.isfinite(target).all() or target.min() < 0 or target.max() > 1:
-        raise ValueError(f"the truth has hidden values from {target.min():.3g} to {target.max():.3g}; expected [0, 1]")
+        raise ValueError(
+            f"the truth has hidden values from {target.min():.3g} to {target.max():.3g}; expected [0, 1]"
+        )
     draws = np.clip(_flat(idata, "posterior_predictive", "image")[:, hidden], 0, 1).astype(float)
     return draws, hidden, target
 

@@ -40,7 +40,7 @@ def observed_sites(trace: Trace) -> list[str]:
 
 def plate_nesting(problem: Problem) -> int:
     """Return how many plates the model stacks, from one run of it."""
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         trace = poutine.trace(problem.model).get_trace(*problem.args, **problem.kwargs)
     dims = [
         -frame.dim
@@ -53,7 +53,11 @@ def plate_nesting(problem: Problem) -> int:
 
 
 def batched_trace(
-    program: Callable, problem: Problem, count: int, nesting: int, given: Trace | dict[str, Tensor] | None = None
+    program: Callable,
+    problem: Problem,
+    count: int,
+    nesting: int,
+    given: Trace | dict[str, Tensor] | None = None,
 ) -> Trace:
     """Trace ``count`` parallel runs of a model or guide.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -88,9 +90,12 @@ def train(
     check_image(data, model.image_shape)
     if data.dim() != 4 or len(data) == 0:
         raise ValueError(f"data has shape {tuple(data.shape)}; expected (n, channel, row, column) with n > 0")
+    if not data.isfinite().all():
+        raise ValueError(f"data has {int((~data.isfinite()).sum())} values that are NaN or infinite")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs={epochs}, batch_size={batch_size}; expected at least 1 of each")
     parameters = _trainable(model, guide, data[:1])
+    start = time.perf_counter()
     steps = epochs * -(-len(data) // batch_size)
     stepper = optimiser(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
@@ -110,7 +115,9 @@ def train(
                 images = data[batch]
                 seen = None if masks is None else masks[torch.randint(len(masks), (len(batch),))]
                 stepper.zero_grad(set_to_none=True)
-                value = loss.differentiable_loss(model, guide, images, seen)
+                with warnings.catch_warnings():  # a loss that is NaN is an error below, not a warning
+                    warnings.filterwarnings("ignore", "Encountered NaN")
+                    value = loss.differentiable_loss(model, guide, images, seen)
                 (value / len(batch)).backward()
                 stepper.step()
                 schedule.step()
@@ -122,12 +129,12 @@ def train(
                 raise ValueError(
                     f"the loss is {float(total)} in epoch {len(losses)}; try a learning rate below {learning_rate}"
                 )
-    return Training(losses, bar.format_dict["elapsed"])
+    return Training(losses, time.perf_counter() - start)
 
 
 def _trainable(model: ImageModel, guide: Callable, images: Image) -> list[Tensor]:
     """Collect the trainable parameters of both, once each, after one call that makes lazy ones."""
-    with pyro.get_param_store().scope(), torch.no_grad():
+    with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         guide(images)
     owners = [model, getattr(guide, "__self__", guide)]
     unique = {id(p): p for owner in owners if isinstance(owner, torch.nn.Module) for p in owner.parameters()}

@@ -78,7 +78,7 @@ class Variational:
         steps = self.steps if self.steps is not None else (0 if amortised else 2000)
         losses = self._fit(problem, steps, progress)
         latents, stats = draw_from_guide(problem, draws, chains)
-        attrs = {"gradient_evaluations": steps * self.particles}
+        attrs: dict = {"gradient_evaluations": steps * self.particles}
         if losses:
             attrs["elbo"] = -sum(losses[-100:]) / len(losses[-100:])
         return Draws(latents, stats, "independent", attrs)
@@ -94,14 +94,20 @@ class Variational:
             raise ValueError("guide='amortised' needs a model with a guide of its own")
         model = copy.deepcopy(problem.model)  # a bound guide refines its own model: work on a copy
         guide = getattr(model, "guide", problem.guide)
-        return model, guide, getattr(model, "encoder", None) is not None or getattr(model, "guide_is_exact", False)
+        return (
+            model,
+            guide,
+            getattr(model, "encoder", None) is not None or getattr(model, "guide_is_exact", False),
+        )
 
     def _fit(self, problem: Problem, steps: int, progress: bool) -> list[float]:
         if steps == 0:
             return []
         problem.guide(*problem.args, **problem.kwargs)  # makes what is made at the first call
         owner = getattr(problem.guide, "__self__", problem.guide)
-        parameters = [p for p in owner.parameters() if p.requires_grad] if isinstance(owner, nn.Module) else []
+        parameters = (
+            [p for p in owner.parameters() if p.requires_grad] if isinstance(owner, nn.Module) else []
+        )
         if not parameters:
             raise ValueError("the guide has no trainable parameter, so that steps=0 is all there is to do")
         optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
@@ -121,7 +127,9 @@ class Variational:
             if step % 50 == 0:
                 bar.set_postfix(elbo=f"{-losses[-1]:.1f}", refresh=False)
             if losses[-1] != losses[-1]:
-                raise ValueError(f"the ELBO is NaN at step {step}; try a learning rate below {self.learning_rate}")
+                raise ValueError(
+                    f"the ELBO is NaN at step {step}; try a learning rate below {self.learning_rate}"
+                )
         return losses
 
 

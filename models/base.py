@@ -8,6 +8,7 @@ distribution of the image around it.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -15,7 +16,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
-from torch import Tensor
+from pyro.poutine.runtime import am_i_wrapped
 
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
 
@@ -51,7 +52,7 @@ class ImageModel(PyroModule):
         """Draw the latents, score the seen pixels, return an image."""
         raise NotImplementedError
 
-    def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw the latents of :meth:`forward` from an approximation of their posterior.
 
         Unless a model has something better this is a mean-field ``AutoNormal``, made at the first
@@ -67,9 +68,7 @@ class ImageModel(PyroModule):
             return nullcontext()
         return pyro.plate("images", image.shape[0], dim=-1)
 
-    def observe(
-        self, law: dist.TorchDistribution, image: Image | None, mask: Mask | None
-    ) -> Image:
+    def observe(self, law: dist.TorchDistribution, image: Image | None, mask: Mask | None) -> Image:
         """Register ``completion`` and ``image``: score seen pixels, let nothing read a hidden one.
 
         Parameters
@@ -87,4 +86,6 @@ class ImageModel(PyroModule):
                 check_mask(mask, image.shape)
                 image = torch.where(mask, image, 0.0)
                 law = law.mask(mask)
+            if not am_i_wrapped():  # called as a plain function: there is no one to score for
+                return image
         return pyro.sample("image", law.to_event(3), obs=image)

@@ -8,7 +8,9 @@ and scikit-image; ``mnist`` and ``fashion-mnist`` are read from a folder of IDX 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -68,7 +70,7 @@ def labels(name: str, split: str = "test", root: str | Path | None = None) -> Te
     """Load the class of every image of ``digits``, ``mnist`` or ``fashion-mnist``, integers ``(n,)``.
 
     >>> labels("digits")[:3].tolist()
-    [1, 7, 7]
+    [1, 7, 4]
     """
     _loader(name, split)
     if name == "digits":
@@ -108,14 +110,14 @@ def read_idx(path: str | Path) -> Tensor:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         try:
             content = file.read()
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is not a whole gzip file: {error}") from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+    start = 4 + 4 * content[3] if len(content) > 3 else 4
+    if content[:3] != b"\x00\x00\x08" or len(content) < start:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes")
-    dimensions = content[3]
-    shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-    data = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if data.size != int(np.prod(shape)):
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    data = np.frombuffer(content, np.uint8)[start:]
+    if data.size != math.prod(shape):
         raise ValueError(f"{path} holds {data.size} bytes where its header says {shape}")
     return torch.from_numpy(data.reshape(shape).copy())
 
@@ -137,6 +139,11 @@ def _images_and_labels(name: str, split: str, root: str | Path | None) -> tuple[
             read_idx(_existing(folder, f"{prefix}-{kind}"))
             for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
         )
+        if images.dim() != 3 or classes.shape != images.shape[:1]:
+            raise ValueError(
+                f"{folder} holds images of shape {tuple(images.shape)} and labels of shape {tuple(classes.shape)}; "
+                "expected (n, row, column) and (n,)"
+            )
     else:
         images, classes = _fetch(name, split)
     return images.float().div(255).unsqueeze(1), classes.long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,13 @@ from posterior_inpainting.models.shapes import Image, Mask
 __all__ = ["read_image", "read_mask", "read_observation"]
 
 _PIXELS = "(row, column), (row, column, 1|3|4) or (1|3, row, column)"
+_MODES = {
+    "1": "L",
+    "P": "RGB",
+    "PA": "RGBA",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}  # Pillow's -> the one that is read
 
 
 def read_image(path: str | Path) -> tuple[Image, Mask | None]:
@@ -21,9 +29,9 @@ def read_image(path: str | Path) -> tuple[Image, Mask | None]:
     Parameters
     ----------
     path
-        PNG or JPEG, 8- or 16-bit, grey, RGB, either with alpha; or NPY of shape ``(row, column)``,
-        ``(row, column, 1|3|4)`` or ``(1|3, row, column)``: integers are scaled by their type's
-        largest value, floats are taken as they are. (16-bit colour PNGs come at 8-bit precision.)
+        PNG or JPEG, 8- or 16-bit, grey, RGB or palette, with alpha or without; or NPY of shape
+        ``(row, column)``, ``(row, column, 1|3|4)`` or ``(1|3, row, column)``: uint8 is divided by 255,
+        uint16 by 65535, floats are taken as they are. (16-bit colour PNGs come at 8-bit precision.)
 
     Returns
     -------
@@ -48,7 +56,7 @@ def read_image(path: str | Path) -> tuple[Image, Mask | None]:
     ((1, 4, 6), 1.0, None)
     """
     pixels = _channels_last(_read(Path(path)), Path(path))
-    image = torch.from_numpy(_to_float(pixels)).permute(2, 0, 1).contiguous()
+    image = torch.from_numpy(_to_float(pixels, Path(path))).permute(2, 0, 1).contiguous()
     channels = image.shape[0]
     if channels in (2, 4):
         colours, alpha = image[:-1], image[-1:]
@@ -62,8 +70,8 @@ def read_mask(path: str | Path, image: Image, polarity: str) -> Mask:
     Parameters
     ----------
     path
-        As for :func:`read_image`. With an alpha channel, opaque pixels are marked; without, non-zero
-        ones (the brightest half of the range, for JPEG's sake).
+        As for :func:`read_image`. With transparent pixels, opaque ones are marked; without, those above
+        half of the brightest (not all above 0, because JPEG blurs; a mask of 0 and 1 is as good as 0 and 255).
     image
         ``(channel, row, column)`` that the mask is for.
     polarity
@@ -77,7 +85,8 @@ def read_mask(path: str | Path, image: Image, polarity: str) -> Mask:
     if polarity not in ("seen", "missing"):
         raise ValueError(f"polarity={polarity!r}; expected 'seen' or 'missing'")
     drawing, opaque = read_image(path)
-    marked = opaque[:1] if opaque is not None and not opaque.all() else (drawing.amax(0, keepdim=True) >= 0.5)
+    bright = drawing.amax(0, keepdim=True)
+    marked = opaque[:1] if opaque is not None and not opaque.all() else bright > bright.max() / 2
     if marked.shape[-2:] != image.shape[-2:]:
         size, expected = (" x ".join(map(str, s[-2:])) for s in (marked.shape, image.shape))
         raise ValueError(f"{path} is {size} pixels; the image is {expected}")
@@ -108,36 +117,39 @@ def read_observation(
 
 
 def _read(path: Path) -> np.ndarray:
+    """Pixels ``(row, column)`` or ``(row, column, channel)`` of uint8, uint16, bool or floats."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    from PIL import Image as Pillow
+
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        from skimage.io import imread
-
-        return imread(path)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+            with path.open("rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+        with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
+            wanted = _MODES.get(picture.mode, picture.mode)
+            if picture.has_transparency_data:  # one colour, or some of a palette, can stand for transparent
+                wanted = "LA" if wanted in ("L", "LA") else "RGBA"
+            pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
+            return pixels.astype(np.uint16) if wanted == "I" else pixels
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Pillow.DecompressionBombError) as error:
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be read as an image: {reason}") from None
 
 
 def _channels_last(pixels: np.ndarray, path: Path) -> np.ndarray:
-    if pixels.ndim == 2:
+    if pixels.size and pixels.ndim == 2:
         return pixels[..., None]
-    if pixels.ndim == 3 and pixels.shape[-1] in (1, 2, 3, 4):
+    if pixels.size and pixels.ndim == 3 and pixels.shape[-1] in (1, 2, 3, 4):
         return pixels
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+    if pixels.size and pixels.ndim == 3 and pixels.shape[0] in (1, 3):
         return np.moveaxis(pixels, 0, -1)
     raise ValueError(f"{path} has shape {pixels.shape}; expected {_PIXELS}")
 
 
-def _to_float(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == bool:
+def _to_float(pixels: np.ndarray, path: Path) -> np.ndarray:
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return (pixels / np.iinfo(pixels.dtype).max).astype(np.float32)
+    if pixels.dtype == bool or np.issubdtype(pixels.dtype, np.floating):
         return pixels.astype(np.float32)
-    if np.issubdtype(pixels.dtype, np.integer):
-        # PNG readers widen 16-bit grey to 32-bit integers.
-        largest = 65535 if pixels.dtype.itemsize > 1 else np.iinfo(pixels.dtype).max
-        return (pixels / largest).astype(np.float32)
-    if np.issubdtype(pixels.dtype, np.floating):
-        return pixels.astype(np.float32)
-    raise ValueError(f"pixels of type {pixels.dtype}; expected integers or floats")
+    raise ValueError(f"{path} has pixels of type {pixels.dtype}; expected uint8, uint16, bool or floats")

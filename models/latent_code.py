@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
@@ -74,12 +75,12 @@ class LatentCode(ImageModel):
 
     def __init__(
         self,
-        decoder: nn.Module,
+        decoder: Any,
         *,
         prior: TorchDistribution | None = None,
         likelihood: Callable[..., TorchDistribution] = normal,
         noise: float | Tensor | None = None,
-        encoder: nn.Module | None = None,
+        encoder: Any = None,
         context_window: int | None = None,
         prior_weight: float = 1.0,
     ):
@@ -121,9 +122,7 @@ class LatentCode(ImageModel):
 
     def pixel_law(self, z: Code) -> TorchDistribution:
         """Return the law of single pixels given z, batch shape ``(*batch, channel, row, column)``."""
-        # Through `_modules`, because Pyro would register (and warn of) the frozen decoder's weights
-        # as parameters at every call if it were read as an attribute.
-        decoder = self._modules["decoder"]
+        decoder = self._frozen_decoder
         if self.noise is not None:
             return self.likelihood(decoder(z), torch.as_tensor(self.noise, dtype=z.dtype, device=z.device))
         if hasattr(decoder, "mean_and_scale"):
@@ -138,31 +137,40 @@ class LatentCode(ImageModel):
                 z = pyro.sample("z", self.prior())
             law = self.pixel_law(z)
             if self.context_window is not None and mask is not None:
-                law = Weighted(law, context_weights(mask.expand(self.image_shape), self.context_window))
+                whole = mask.expand(torch.broadcast_shapes(mask.shape, self.image_shape))
+                law = Weighted(law, context_weights(whole, self.context_window))
             return self.observe(law, image, mask)
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> Callable | None:
-        """Return a fast ``{"z": z} -> (log prior, log likelihood)`` for one image, or ``None``.
+        """Return a fast ``({"z": z}, which) -> (log prior, log likelihood)``, or ``None``.
 
-        The same numbers as :meth:`forward` scores, for codes ``(chain, latent)`` at once and with the
-        decoder's last layer evaluated at seen pixels only. For the Gaussian likelihood with unit
+        The same numbers as :meth:`forward` scores, with the decoder's last layer evaluated at seen pixels
+        only: for one image and codes ``(chain, latent)``, or for a batch of images and codes
+        ``(image, chain, latent)``, of the images ``which``. For the Gaussian likelihood with unit
         weights; ``None`` otherwise, and for a decoder without ``restrict``.
         """
-        decoder = self._modules["decoder"]
+        decoder = self._frozen_decoder
         special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
-        if special or image.dim() != 3 or not hasattr(decoder, "restrict"):
+        if special or not hasattr(decoder, "restrict"):
             return None
         seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
-        pixels = seen.flatten().nonzero().flatten()
-        target = image.flatten()[pixels]
+        seen = seen.flatten(-3)
+        anywhere = seen if image.dim() == 3 else seen.any(0)
+        pixels = anywhere.nonzero().flatten()
+        # One row of pixels for each image, broadcast over its chains.
+        target = image.flatten(-3)[..., pixels].unsqueeze(-2)
+        weight = None if image.dim() == 3 or bool(seen[:, pixels].all()) else seen[:, None, pixels].to(target)
+        target = target if weight is None else target * weight
         decode, prior = decoder.restrict(pixels), self.prior()
-        constant = 0.5 * math.log(2 * math.pi) * len(pixels)
+        constant = 0.5 * math.log(2 * math.pi) * (len(pixels) if weight is None else weight.sum(-1))
 
-        def densities(latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        def densities(latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
             z = latents["z"]
             mean, scale = decode(z)
-            squares = ((target - mean) / scale).square()
-            log_likelihood = -(0.5 * squares + scale.log()).sum(-1) - constant
+            some = (lambda rows: rows) if which is None else (lambda rows: rows[which])
+            pixelwise = 0.5 * ((some(target) - mean) / scale).square() + scale.log()
+            pixelwise = pixelwise if weight is None else pixelwise * some(weight)
+            log_likelihood = -pixelwise.sum(-1) - (constant if weight is None else some(constant))
             if self.given_prior is None:
                 log_prior = -0.5 * z.square().sum(-1) - 0.5 * math.log(2 * math.pi) * self.latent
             else:
@@ -171,7 +179,7 @@ class LatentCode(ImageModel):
 
         return densities
 
-    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor | dict[str, Tensor]:
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""
         if self.encoder is None:
             return super().guide(image, mask)
@@ -183,14 +191,19 @@ class LatentCode(ImageModel):
         with self.images_plate(image):
             return pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
 
+    @property
+    def _frozen_decoder(self) -> Any:
+        """The decoder, past Pyro, which would register (and warn of) frozen weights at every reading."""
+        return self._modules["decoder"]
+
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros of the decoder's type on the decoder's device."""
-        decoder = self._modules["decoder"]
+        decoder = self._frozen_decoder
         return next(chain(decoder.parameters(), decoder.buffers()), torch.empty(0)).new_zeros(shape)
 
 
 def _is_real(prior: TorchDistribution) -> bool:
-    base = prior.support
+    base: Any = prior.support
     while hasattr(base, "base_constraint"):
         base = base.base_constraint
     return base in (dist.constraints.real, dist.constraints.real_vector)

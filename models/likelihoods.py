@@ -6,6 +6,8 @@ decoder's noise and is ignored where a law has none.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
@@ -79,12 +81,12 @@ class Weighted(TorchDistribution):
 
     The product is not normalised, so a model that scores with it has a pseudo-posterior.
 
-    >>> law = Weighted(dist.Normal(0.0, 1.0).expand((2,)), torch.tensor([0.0, 2.0]))
+    >>> law = Weighted(dist.Normal(0.0, 1.0).expand((2,)), torch.tensor([0.5, 2.0]))
     >>> [round(v, 4) for v in law.log_prob(torch.zeros(2)).tolist()]
-    [0.0, -1.8379]
+    [-0.4595, -1.8379]
     """
 
-    arg_constraints = {}  # noqa: RUF012 - torch's own class attribute
+    arg_constraints: ClassVar[dict] = {}
 
     def __init__(self, law: TorchDistribution, weights: Tensor):
         self.law = law

@@ -85,7 +85,9 @@ class LinearGaussian(ImageModel):
         flat = images.flatten(1).double()
         n, pixels = flat.shape
         if not 1 <= latent < min(n, pixels):
-            raise ValueError(f"latent={latent}; expected 1..{min(n, pixels) - 1} for {n} images of {pixels} pixels")
+            raise ValueError(
+                f"latent={latent}; expected 1..{min(n, pixels) - 1} for {n} images of {pixels} pixels"
+            )
         mean = flat.mean(0)
         _, singular, components = torch.linalg.svd(flat - mean, full_matrices=False)
         variances = singular.square() / n
@@ -106,7 +108,9 @@ class LinearGaussian(ImageModel):
         with self.images_plate(image):
             return pyro.sample("z", self.exact_posterior(image, mask))
 
-    def exact_posterior(self, image: Image | None = None, mask: Mask | None = None) -> dist.MultivariateNormal:
+    def exact_posterior(
+        self, image: Image | None = None, mask: Mask | None = None
+    ) -> dist.MultivariateNormal:
         """Return p(z | x~), batch shape that of the images, event shape ``(latent,)``."""
         residual, seen = self._residual_and_seen(image, mask)
         precision, weighted = self._precision_and_weighted(residual, seen)

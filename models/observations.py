@@ -134,7 +134,9 @@ def strokes(shape: ImageShape, count: int, width: int, seed: int | Generator = 0
     """
     _, rows, columns = _check_shape(shape)
     if count < 1 or not 1 <= width <= min(rows, columns):
-        raise ValueError(f"strokes count={count}, width={width}; expected count >= 1 and width in 1..{min(rows, columns)}")
+        raise ValueError(
+            f"strokes count={count}, width={width}; expected count >= 1 and width in 1..{min(rows, columns)}"
+        )
     generator = _generator(seed)
     size = torch.tensor([rows, columns])
     grid_points = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
@@ -197,7 +199,9 @@ def grid(shape: ImageShape, factor: int) -> Mask:
     """
     _, rows, columns = _check_shape(shape)
     if not 1 <= factor <= min(rows, columns):
-        raise ValueError(f"grid factor={factor}; expected 1..{min(rows, columns)} for {rows} x {columns} pixels")
+        raise ValueError(
+            f"grid factor={factor}; expected 1..{min(rows, columns)} for {rows} x {columns} pixels"
+        )
     mask = ~_everything(shape)
     mask[:, ::factor, ::factor] = True
     return mask
@@ -228,6 +232,7 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     (10, 1, 28, 28)
     """
     _, rows, columns = _check_shape(shape)
+    least = min(rows, columns)
     generator = _generator(seed)
 
     def integer(low: int, high: int) -> int:
@@ -238,17 +243,17 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
             return _everything(shape)
         kind = integer(0, 5)
         if kind == 0:
-            height, width = integer(max(1, rows // 4), rows - 1), integer(max(1, columns // 4), columns - 1)
+            height, width = (integer(max(1, side // 4), max(1, side - 1)) for side in (rows, columns))
             return box(shape, integer(0, rows - height), integer(0, columns - width), height, width)
         if kind == 1:
             return half(shape, ("top", "bottom", "left", "right")[integer(0, 3)])
         if kind == 2:
             return scatter(shape, 0.01 + 0.89 * float(torch.rand((), generator=generator)), generator)
         if kind == 3:
-            return strokes(shape, integer(1, 6), integer(1, max(1, rows // 7)), generator)
+            return strokes(shape, integer(1, 6), integer(1, max(1, least // 7)), generator)
         if kind == 4:
             return blobs(shape, integer(1, 6), generator)
-        return grid(shape, integer(2, 4))
+        return grid(shape, integer(min(2, least), min(4, least)))
 
     return torch.stack([one() for _ in range(count)])
 

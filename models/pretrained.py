@@ -10,8 +10,8 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -45,6 +45,7 @@ def load(name: str | Path) -> nn.Module:
 
     Examples
     --------
+    >>> import torch
     >>> decoder = load("digits-vae-2d")
     >>> tuple(decoder(torch.zeros(3, decoder.latent)).shape)
     (3, 1, 8, 8)
@@ -53,7 +54,9 @@ def load(name: str | Path) -> nn.Module:
         return load_from(_bundled(), f"{name}.")
     if Path(name).is_dir():
         return load_from(Path(name))
-    raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(NAMES)}, or a folder with saved weights")
+    raise ValueError(
+        f"unknown prior {str(name)!r}; there are {', '.join(NAMES)}, or a folder with saved weights"
+    )
 
 
 def load_from(folder: Path, stem: str = "") -> nn.Module:
@@ -65,7 +68,7 @@ def load_from(folder: Path, stem: str = "") -> nn.Module:
     return decoder
 
 
-def save(folder: str | Path, decoder: nn.Module, encoder: nn.Module, stem: str = "") -> None:
+def save(folder: str | Path, decoder: Any, encoder: Any, stem: str = "") -> None:
     """Write decoder and encoder in half precision with their digests, for :func:`load`.
 
     Parameters
@@ -89,9 +92,14 @@ def save(folder: str | Path, decoder: nn.Module, encoder: nn.Module, stem: str =
     digests = _read_digests(folder) if (folder / _DIGESTS).is_file() else {}
     for part, module in zip(_PARTS, (decoder, encoder), strict=True):
         path = folder / f"{stem}{part}.safetensors"
-        state = {k: v.detach().half().contiguous() for k, v in module.state_dict().items() if not k.startswith("encoder.")}
+        state = {
+            k: v.detach().half().contiguous()
+            for k, v in module.state_dict().items()
+            if not k.startswith("encoder.")
+        }
         description = {"network": type(module).__name__, "configuration": json.dumps(module.configuration())}
         save_file(state, path, metadata=description)
+        path.chmod(0o644)  # safetensors writes for the owner only; a wheel would keep that
         digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
     (folder / _DIGESTS).write_text("".join(lines))

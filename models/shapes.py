@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # jaxtyping serves the reader and the type checker; nothing n
 else:
     Image = Mask = Code = Tensor
 
-ImageShape = tuple[int, int, int]
+#: ``(channel, row, column)``; of any length to the type checker, which cannot count a ``torch.Size``.
+ImageShape = tuple[int, ...]
 
 __all__ = ["Code", "Image", "ImageShape", "Mask", "check_image", "check_mask", "describe"]
 
@@ -58,9 +59,7 @@ def check_image(image: Image, expected: ImageShape | None = None) -> None:
             f"image is {describe(image)}; expected a float tensor of shape (channel, row, column)"
         )
     if expected is not None and tuple(image.shape[-3:]) != tuple(expected):
-        raise ValueError(
-            f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)"
-        )
+        raise ValueError(f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)")
 
 
 def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:

@@ -9,10 +9,12 @@ Rybkin et al. 2021, here as a function of the code. With code z, image x, weight
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask
@@ -43,7 +45,7 @@ class VariationalAutoencoder(ImageModel):
     ((5, 1, 8, 8), (5, 2))
     """
 
-    def __init__(self, decoder: nn.Module, encoder: nn.Module):
+    def __init__(self, decoder: Any, encoder: Any):
         super().__init__()
         self.decoder = decoder
         self.encoder = encoder

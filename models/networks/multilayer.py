@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ class MultilayerDecoder(nn.Module):
     ((5, 1, 8, 8), (5, 1, 8, 8), True)
     """
 
+    scale_head: Any
+
     def __init__(
         self,
         latent: int,
@@ -67,8 +70,9 @@ class MultilayerDecoder(nn.Module):
         if scale_rank is None:
             self.raw_scale = nn.Parameter(torch.tensor(_inverse_softplus(0.1)))
         else:
-            self.scale_head = nn.Sequential(nn.Linear(widths[-1], scale_rank), nn.Linear(scale_rank, pixels))
-            nn.init.constant_(self.scale_head[1].bias, _inverse_softplus(0.1))
+            wide = nn.Linear(scale_rank, pixels)
+            nn.init.constant_(wide.bias, _inverse_softplus(0.1))
+            self.scale_head = nn.Sequential(nn.Linear(widths[-1], scale_rank), wide)
 
     def configuration(self) -> dict:
         """Return the arguments that make this decoder again, as they are stored beside its weights."""
@@ -107,15 +111,15 @@ class MultilayerDecoder(nn.Module):
         if self.scale_rank is None:
             fixed = (self.floor + F.softplus(self.raw_scale)).detach()
         else:
-            first, second = self.scale_head
-            scale_weight, scale_bias = second.weight[pixels].detach(), second.bias[pixels].detach()
+            narrow, wide = self.scale_head[0], self.scale_head[1]
+            scale_weight, scale_bias = wide.weight[pixels].detach(), wide.bias[pixels].detach()
 
         def decode(z: Code) -> tuple[Tensor, Tensor]:
             hidden = self.trunk(z)
             mean = torch.sigmoid(F.linear(hidden, mean_weight, mean_bias))
             if self.scale_rank is None:
                 return mean, fixed
-            return mean, self.floor + F.softplus(F.linear(first(hidden), scale_weight, scale_bias))
+            return mean, self.floor + F.softplus(F.linear(narrow(hidden), scale_weight, scale_bias))
 
         return decode
 

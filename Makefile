@@ -1,0 +1,51 @@
+# One menu of commands; CI calls the same. Needs Python 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CPU build of torch where the index has one; harmless where it has not.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Several processes share the cores in tests: one BLAS thread each.
+ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types notebooks train clean
+
+help:  ## show this menu
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
+
+# A stamp a set of extras: a second call does not reinstall unless the metadata changed.
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## complete a bundled image by MCMC; look at out/demo/completions.png
+	$(BIN)/posterior-inpainting complete sample:fashion-mnist/2 --mask half:bottom --draws 1000 --out out/demo
+
+test: $(VENV)/installed-dev  ## run the tests
+	$(ONE) $(BIN)/python -m pytest -n 2 -q
+
+lint: $(VENV)/installed-dev types  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## check types only
+	@mkdir -p build/typing/posterior_inpainting
+	@ln -sfn ../../../models build/typing/posterior_inpainting/models
+	@ln -sfn ../../../inference build/typing/posterior_inpainting/inference
+	$(BIN)/mypy -p posterior_inpainting.models -p posterior_inpainting.inference
+
+notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pictures
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+train: train-digits-vae-2d train-fashion-mnist-vae  ## train every bundled prior anew
+
+train-%: $(VENV)/installed  ## train one bundled prior, e.g. train-digits-vae-2d
+	$(BIN)/posterior-inpainting train $* --out models/networks/weights
+
+clean:  ## remove what the commands made
+	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
