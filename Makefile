@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks train clean
+.PHONY: help demo test lint types notebooks architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -24,7 +24,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed  ## complete a bundled image by MCMC; look at out/demo/completions.png
-	$(BIN)/posterior-inpainting complete sample:fashion-mnist/2 --mask half:bottom --draws 1000 --out out/demo
+	$(ONE) $(BIN)/posterior-inpainting complete sample:fashion-mnist/0 --mask half:bottom --out out/demo
 
 test: $(VENV)/installed-dev  ## run the tests
 	$(ONE) $(BIN)/python -m pytest -n 2 -q
@@ -41,6 +41,9 @@ types: $(VENV)/installed-dev  ## check types only
 
 notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pictures
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
+	$(BIN)/python tests/benchmarks/architectures.py
 
 train: train-digits-vae-2d train-fashion-mnist-vae  ## train every bundled prior anew
 

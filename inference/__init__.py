@@ -6,24 +6,33 @@ from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.convert import load, save
 from posterior_inpainting.inference.exact import Exact
 from posterior_inpainting.inference.hmc import HMC, NUTS
-from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.infer import infer, infer_many, sample
+from posterior_inpainting.inference.langevin import MALA, ULA
 from posterior_inpainting.inference.optimum import MAP
+from posterior_inpainting.inference.smc import TemperedSMC
+from posterior_inpainting.inference.tempering import ParallelTempering
 from posterior_inpainting.inference.train import Training, train
 from posterior_inpainting.inference.variational import Variational
 
 __all__ = [
     "HMC",
+    "MALA",
     "MAP",
     "NUTS",
+    "ULA",
     "ChEES",
     "Exact",
+    "ParallelTempering",
+    "TemperedSMC",
     "Training",
     "Variational",
     "blend",
     "diagnostics",
     "infer",
+    "infer_many",
     "load",
     "plots",
+    "sample",
     "save",
     "scores",
     "train",

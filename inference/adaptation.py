@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Ascent", "DualAveraging", "Moments", "Preconditioner"]
+__all__ = ["Ascent", "DualAveraging", "Moments", "Preconditioner", "windows"]
+
+
+def windows(warmup: int) -> tuple[int, ...]:
+    """Return the iterations after which scales are learnt anew: longer and longer windows, none at the end.
+
+    >>> windows(200)
+    (20, 40, 80, 130)
+    """
+    return tuple(sorted({max(1, int(share * warmup)) for share in (0.1, 0.2, 0.4, 0.65)}))
 
 
 @dataclass(frozen=True)

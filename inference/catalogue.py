@@ -10,8 +10,11 @@ from torch import Tensor
 from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.exact import Exact
 from posterior_inpainting.inference.hmc import HMC, NUTS
+from posterior_inpainting.inference.langevin import MALA
 from posterior_inpainting.inference.methods import Method
 from posterior_inpainting.inference.optimum import MAP
+from posterior_inpainting.inference.smc import TemperedSMC
+from posterior_inpainting.inference.tempering import ParallelTempering
 from posterior_inpainting.inference.variational import Variational
 from posterior_inpainting.models import (
     ImageModel,
@@ -28,6 +31,9 @@ __all__ = ["METHODS", "MODELS", "image_named", "mask_named", "method_named", "mo
 
 METHODS: dict[str, Callable[[], Method]] = {
     "chees": ChEES,
+    "tempering": ParallelTempering,
+    "smc": TemperedSMC,
+    "mala": MALA,
     "nuts": NUTS,
     "hmc": HMC,
     "amortised": Variational,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -24,8 +24,12 @@ __all__ = ["Kernel", "Run", "run_kernel", "run_single"]
 class Kernel(Protocol):
     """A vectorised method; see ``ChEES`` for one."""
 
-    warmup: int | None
-    draws_are: DrawsAre
+    draws_are: ClassVar[DrawsAre]
+
+    @property
+    def warmup(self) -> int:
+        """Iterations that adapt and are thrown away."""
+        ...
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> Any:
         """Return the first state, from positions ``(group, chain, dim)``."""
@@ -90,7 +94,7 @@ def iterate(
     kernel: Kernel, potential: Potential, state: Any, generator: Generator, draws: int, progress: bool
 ) -> Iterator[tuple[Any, dict[str, Tensor], bool]]:
     """Step a kernel through what is left of its warm-up and draws, yielding state, info, and whether it warms up."""
-    warmup = kernel.warmup or 0
+    warmup = kernel.warmup
     bar = tqdm(total=warmup + draws, initial=state.iteration, disable=not progress, unit="it")
     with bar:
         while state.iteration < warmup + draws:
@@ -113,7 +117,7 @@ def run_single(
     potential = Potential(problem)
     run = run_kernel(kernel, potential, draws=draws, chains=chains, seed=seed, progress=progress)
     attrs = {
-        "warmup": kernel.warmup or 0,
+        "warmup": kernel.warmup,
         "gradient_evaluations": potential.gradients,
         "potential": potential.route,
     }

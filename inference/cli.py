@@ -36,9 +36,9 @@ def complete(
     missing: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are missing.")] = None,
     truth: Annotated[Path | None, typer.Option(help="The whole image, to score against.")] = None,
     model: Annotated[str, typer.Option(help="Name of a model.")] = "fashion-mnist-vae",
-    method: Annotated[str, typer.Option(help="Name of a method.")] = "nuts",
-    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 1000,
-    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
+    method: Annotated[str, typer.Option(help="Name of a method.")] = "chees",
+    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 800,
+    chains: Annotated[int, typer.Option(help="Chains.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for completions.png, posterior.nc, summary.csv.")] = Path(
         "out"

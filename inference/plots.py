@@ -13,7 +13,7 @@ from posterior_inpainting.models.shapes import Image, check_image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["completions", "coverage_curve", "pixel_rhat"]
+__all__ = ["completions", "coverage_curve", "describe", "pixel_rhat"]
 
 _HIDDEN = (0.85, 0.45, 0.35)  # no image is of this colour all over, so a hole is not taken for content
 
@@ -80,7 +80,7 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
         else:
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
-    figure.suptitle(title if title is not None else _describe(idata), fontsize=9)
+    figure.suptitle(title if title is not None else describe(idata), fontsize=9)
     return axes
 
 
@@ -142,7 +142,8 @@ def _with_holes(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _describe(idata) -> str:
+def describe(idata) -> str:
+    """Say in a line which model, which method, and what the draws are."""
     attrs = idata.attrs
     name = f"{attrs['model']}, {attrs['method']}"
     density = ", pseudo-posterior" if attrs["density"] != "posterior" else ""

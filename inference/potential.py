@@ -139,7 +139,7 @@ class Potential:
             nodes = self._trace(self._one).nodes
             return torch.cat([self.transforms[n].inv(nodes[n]["value"]).reshape(-1) for n in self.shapes])
 
-        with torch.no_grad():
+        with torch.no_grad(), _slow_but_right():
             if self.route != "loop":
                 with contextlib.suppress(RuntimeError):  # a law whose draws cannot be vectorised
                     return torch.func.vmap(draw, randomness="different")(torch.zeros(count))
@@ -152,7 +152,8 @@ class Potential:
             return functools.partial(self._closed_form, density), "closed form"
         try:
             zeros = self._like.new_zeros(self.groups or 1, 2, self.dim)
-            self._vmap(zeros if self.groups is not None else zeros[0], None)
+            with _slow_but_right():
+                self._vmap(zeros if self.groups is not None else zeros[0], None)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[0][:120]
             warnings.warn(
@@ -221,7 +222,7 @@ class Potential:
     def _split(self, position: Tensor) -> dict[str, Tensor]:
         pieces = position.split(self.sizes, dim=-1)
         return {
-            name: piece.reshape(*position.shape[:-1], *shape)
+            name: piece.reshape(position.shape[:-1] + shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 
@@ -229,6 +230,14 @@ class Potential:
 def _rows(args: tuple, index) -> tuple:
     """Take the observations of some groups out of batched arguments."""
     return tuple(a[index] if isinstance(a, Tensor) else a for a in args)
+
+
+@contextlib.contextmanager
+def _slow_but_right():
+    """Silence torch where it has no batched kernel for an operation and loops by itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
 
 
 def _is_identity(transform: Transform) -> bool:

@@ -143,7 +143,9 @@ def energy_score(draws: np.ndarray, target: np.ndarray) -> float:
     0.0
     """
     distance = np.linalg.norm(draws - target, axis=1).mean()
-    return float((distance - pdist(draws).mean() / 2) / np.sqrt(target.size))
+    # Pairs of at most 1,000 draws spread evenly: as unbiased, and 8,000 draws have 32 million pairs.
+    some = draws[np.unique(np.linspace(0, len(draws) - 1, min(len(draws), 1000)).astype(int))]
+    return float((distance - pdist(some).mean() / 2) / np.sqrt(target.size))
 
 
 def coverage(draws: np.ndarray, target: np.ndarray, level: float) -> np.ndarray:

@@ -189,7 +189,7 @@ BAD = {
     # name: what is prepared, words of the command line, words of the message
     "shape": (nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "(1, 8, 8); expected (1, 28, 28)"),
     "channels": (array(np.zeros((8, 8, 3), np.uint8)), ("a.npy", *SEEN, *FAST), "(3, 8, 8); expected (1, 8, 8)"),
-    "mask of another size": (array(np.ones((8, 9))), (DIGIT, "--seen", "a.npy", *FAST), "8 x 9 pixels; the image is 8 x 8"),
+    "mask of another size": (array(np.ones((8, 9))), (DIGIT, "--seen", "a.npy", *FAST), "8 x 9 pixels; the image"),
     "NaN": (array(HALF), ("a.npy", "--mask", "half:top", *FAST), "32 seen pixels are NaN"),
     "infinite": (array(np.full((8, 8), np.inf)), ("a.npy", *SEEN, *FAST), "NaN or infinite"),
     "above 1": (array(np.full((8, 8), 200.0)), ("a.npy", *SEEN, *FAST), "run from 200 to 200"),
@@ -203,7 +203,7 @@ BAD = {
     "absent mask": (nothing, (DIGIT, "--seen", "absent.png", *FAST), "no file absent.png"),
     "NPY of another shape": (array(np.zeros(64)), ("a.npy", *SEEN, *FAST), "has shape (64,)"),
     "truth of another shape": (array(np.zeros((9, 8))), (DIGIT, *SEEN, "--truth", "a.npy", *FAST), "(1, 9, 8)"),
-    "truth outside": (array(np.full((8, 8), 2.0)), (DIGIT, *SEEN, "--truth", "a.npy", *FAST), "pixels of the truth run"),
+    "truth outside": (array(np.full((8, 8), 2.0)), (DIGIT, *SEEN, "--truth", "a.npy", *FAST), "of the truth run"),
     "tampered weights": (
         weights(lambda data: data[:-1] + bytes([data[-1] ^ 1])), (DIGIT, *SEEN, *FAST), "damaged or was changed",
     ),
@@ -211,7 +211,7 @@ BAD = {
     "empty weights": (weights(lambda data: b""), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
     "model": (nothing, (DIGIT, *SEEN, "--model", "gan"), "unknown model 'gan'; there are digits-vae-2d"),
     "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "gibbs"), "unknown method 'gibbs'; there are "),
-    "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "LatentCode has no exact posterior"),
+    "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "has no exact posterior"),
     "mask": (nothing, (DIGIT, "--mask", "star:3", *FAST), "unknown mask 'star:3'; there are box:TOP"),
     "mask without numbers": (nothing, (DIGIT, "--mask", "box", *FAST), "expected box:TOP,LEFT"),
     "mask with too few": (nothing, (DIGIT, "--mask", "box:1,2", *FAST), "too few numbers"),
@@ -231,7 +231,7 @@ BAD = {
     ),
     "no mask given": (nothing, (DIGIT, *FAST), "no transparent pixel; give --mask, --seen or --missing"),
     "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
-    "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels; the image has 1"),
+    "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
     "prior": (nothing, ("train", "imagenet-vae"), "unknown prior 'imagenet-vae'; there are recipes for digits-vae-2d"),
     "IDX folder without labels": (idx_without_labels, TRAIN, "idx has neither train-labels-idx1-ubyte nor"),
     "IDX folder that is not there": (nothing, TRAIN, "idx has neither train-images-idx3-ubyte nor"),
@@ -252,6 +252,18 @@ def test_mistakes_are_one_line_and_leave_nothing(name, run, monkeypatch, tmp_pat
     assert message in error
     assert out == ""
     assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch, tmp_path):
+    def full(idata, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("posterior_inpainting.inference.convert.save", full)
+    code, _, error = run("complete", DIGIT, *SEEN, *FAST, "--out", "out")
+    assert code == 2
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_out_is_a_file(run, tmp_path):

@@ -234,7 +234,7 @@ class TestBothContainers:
     def test_group(self, container, found):
         for name in GROUPS:
             assert type(group(found, name)) is xr.Dataset
-        with pytest.raises(ValueError, match="no group 'prior'; there are .*posterior_predictive"):
+        with pytest.raises(ValueError, match=r"no group 'prior'; there are .*posterior_predictive"):
             group(found, "prior")
 
     def test_save_and_load(self, container, found, tmp_path):

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import arviz
 import numpy as np
 import pytest
-import torch
 from synthetic import posterior
 
 from posterior_inpainting.inference import MAP, NUTS, Exact, Variational, diagnostics, infer

@@ -57,7 +57,7 @@ class TestCompletions:
         assert list(drawn) == ["observed", "mean", "sd", *[f"draw {i + 1}" for i in range(draws)], "truth"]
         rows, columns = truth.shape[1:]
         for title, picture in drawn.items():
-            colour = truth.shape[0] == 3 and title != "sd" or title == "observed"
+            colour = title == "observed" or (truth.shape[0] == 3 and title != "sd")
             assert picture.shape == ((rows, columns, 3) if colour else (rows, columns))
             assert np.isfinite(picture).all()
             assert picture.min() >= 0

@@ -1,0 +1,184 @@
+r"""Langevin dynamics for many chains at once: with the Metropolis test (`MALA`) and without (`ULA`).
+
+Roberts & Tweedie 1996, *Exponential Convergence of Langevin Distributions and Their Discrete
+Approximations*. With step size eps and scales C,
+
+.. math:: q' = q + \tfrac\epsilon2 C C^\top \nabla \log p(q) + \sqrt\epsilon\, C \xi, \qquad \xi \sim N(0, I),
+
+which is one leapfrog step of length sqrt(eps). Accepted with its Metropolis probability it leaves p
+exact; unadjusted it does not: a normal of sd s comes out with sd s / sqrt(1 - eps / (4 s^2)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.inference.adaptation import DualAveraging, Moments, Preconditioner, windows
+from posterior_inpainting.inference.chains import run_single
+from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
+from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.trajectory import (
+    Point,
+    evaluate,
+    first_step_size,
+    metropolis,
+    trajectory,
+)
+
+__all__ = ["MALA", "ULA"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next iteration needs; ``step`` adapts the root of eps."""
+
+    point: Point
+    step: DualAveraging
+    moments: Moments
+    scales: Preconditioner
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class MALA:
+    """Metropolis-adjusted Langevin algorithm: exact, with step size and scales learnt while warming up.
+
+    Parameters
+    ----------
+    warmup
+        Iterations that adapt and are thrown away.
+    target_acceptance
+        Mean acceptance probability that the step size is adapted to (0.574 is optimal in high dimension).
+    dense
+        Whether the scales are a whole covariance rather than its diagonal.
+    thin
+        Langevin steps for each kept draw.
+
+    Examples
+    --------
+    >>> MALA(thin=5).target_acceptance
+    0.574
+    """
+
+    warmup: int = 500
+    target_acceptance: float = 0.574
+    dense: bool = True
+    thin: int = 5
+
+    draws_are: ClassVar[DrawsAre] = "markov"
+
+    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+        """Run ``chains`` chains at once, each from its own draw of the prior."""
+        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+
+    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+        """Begin at positions ``(group, chain, dim)``."""
+        point = evaluate(potential, position)
+        scales = Preconditioner.identity(position)
+        step = first_step_size(potential, point, scales, generator)
+        return State(point, DualAveraging.start(step), Moments.start(position), scales)
+
+    def step(
+        self, potential: Potential, state: State, generator: Generator
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Make ``thin`` steps of every chain; adapt while warming up."""
+        warming = state.iteration < self.warmup
+        acceptance = torch.zeros(())
+        diverging = torch.zeros((), dtype=torch.bool)
+        for _ in range(self.thin):
+            root = (state.step.log_step if warming else state.step.log_average).exp()
+            proposal = trajectory(potential, state.point, root, [1] * len(root), state.scales, generator)
+            point, _ = metropolis(state.point, proposal, generator)
+            state = replace(state, point=point)
+            acceptance = acceptance.to(proposal.acceptance) + proposal.acceptance / self.thin
+            diverging = diverging.to(proposal.diverging.device) | proposal.diverging
+            if warming:
+                step = state.step.update(proposal.acceptance.mean(1), self.target_acceptance)
+                state = replace(state, step=step)
+        info = {
+            "lp": state.point.log_density(),
+            "energy": proposal.energy,
+            "acceptance_rate": acceptance,
+            "step_size": root.square().unsqueeze(1).expand_as(acceptance),
+            "n_steps": torch.full_like(acceptance, self.thin, dtype=torch.int64),
+            "diverging": diverging,
+        }
+        state = replace(state, iteration=state.iteration + 1)
+        if warming:
+            state = replace(state, moments=state.moments.update(state.point.position))
+            if state.iteration in windows(self.warmup):
+                scales = Preconditioner.from_moments(state.moments, self.dense)
+                first = first_step_size(potential, state.point, scales, generator)
+                fresh = Moments.start(state.point.position)
+                state = replace(state, step=DualAveraging.start(first), moments=fresh, scales=scales)
+        return state, info
+
+
+@dataclass(frozen=True)
+class FreeState:
+    """What the next iteration of unadjusted dynamics needs."""
+
+    point: Point
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class ULA:
+    """Unadjusted Langevin algorithm: biased by its step size, and labelled so wherever it appears.
+
+    Parameters
+    ----------
+    step_size
+        eps, in the square of the latents' units.
+    warmup
+        Iterations that are thrown away.
+    thin
+        Langevin steps for each kept draw.
+
+    Examples
+    --------
+    >>> ULA(step_size=1e-3).label
+    'ULA (unadjusted)'
+    """
+
+    step_size: float = 1e-3
+    warmup: int = 500
+    thin: int = 5
+
+    draws_are: ClassVar[DrawsAre] = "markov"
+    label: ClassVar[str] = "ULA (unadjusted)"
+
+    def __post_init__(self):
+        if self.step_size <= 0:
+            raise ValueError(f"step_size={self.step_size}; expected a positive number")
+
+    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+        """Run ``chains`` chains at once, each from its own draw of the prior."""
+        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+
+    def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
+        """Begin at positions ``(group, chain, dim)``."""
+        return FreeState(evaluate(potential, position))
+
+    def step(
+        self, potential: Potential, state: FreeState, generator: Generator
+    ) -> tuple[FreeState, dict[str, Tensor]]:
+        """Make ``thin`` steps of every chain, none of them ever refused."""
+        position, gradient = state.point.position, state.point.gradient
+        for _ in range(self.thin):
+            noise = torch.randn(position.shape, generator=generator, device=position.device).to(position)
+            position = position + 0.5 * self.step_size * gradient + self.step_size**0.5 * noise
+            point = evaluate(potential, position)
+            gradient = point.gradient
+        lp = point.log_density()
+        info = {
+            "lp": lp,
+            "step_size": torch.full_like(lp, self.step_size),
+            "n_steps": torch.full_like(lp, self.thin, dtype=torch.int64),
+            "diverging": ~lp.isfinite(),
+        }
+        return FreeState(point, state.iteration + 1), info
