@@ -40,7 +40,7 @@ types: $(VENV)/installed-dev  ## check types only
 	$(BIN)/mypy -p posterior_inpainting.models -p posterior_inpainting.inference
 
 notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pictures
-	$(BIN)/python -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(ONE) $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py

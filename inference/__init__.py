@@ -10,6 +10,7 @@ from posterior_inpainting.inference.infer import infer, infer_many, sample
 from posterior_inpainting.inference.langevin import MALA, ULA
 from posterior_inpainting.inference.optimum import MAP
 from posterior_inpainting.inference.smc import TemperedSMC
+from posterior_inpainting.inference.store import recover
 from posterior_inpainting.inference.tempering import ParallelTempering
 from posterior_inpainting.inference.train import Training, train
 from posterior_inpainting.inference.variational import Variational
@@ -32,6 +33,7 @@ __all__ = [
     "infer_many",
     "load",
     "plots",
+    "recover",
     "sample",
     "save",
     "scores",

@@ -6,8 +6,6 @@ state and info). Everything it learns is in its state, so that a run can stop an
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +15,7 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.store import Store
 
 __all__ = ["Kernel", "Run", "run_kernel", "run_single"]
 
@@ -42,11 +41,31 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """Kept positions ``(group, chain, draw, dim)``, statistics ``(group, chain, draw)``, and the last state."""
+    """What a kernel drew.
 
-    position: Tensor
+    Parameters
+    ----------
+    latents
+        Site -> ``(group, chain, draw, *shape)`` in the model's own space.
+    stats
+        Statistic -> ``(group, chain, draw)``.
+    attrs
+        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted`` where Ctrl-C ended the run.
+    """
+
+    latents: dict[str, Tensor]
     stats: dict[str, Tensor]
+    attrs: dict[str, Any]
+
+
+@dataclass
+class _Progress:
+    """A run under way: where it is, and the blocks of draws that are done."""
+
     state: Any
+    generator: Generator
+    blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]]
+    draws: int = 0
 
 
 def run_kernel(
@@ -57,9 +76,11 @@ def run_kernel(
     chains: int,
     seed: int,
     progress: bool,
-    position: Tensor | None = None,
+    store: Store | None = None,
 ) -> Run:
-    """Run a kernel from draws of the prior, or from given positions.
+    """Run a kernel from draws of the prior, or go on with what a store holds.
+
+    Ctrl-C ends it early with the draws that are there, if there are any.
 
     Parameters
     ----------
@@ -71,55 +92,111 @@ def run_kernel(
         Seed of the starts and of everything after.
     progress
         Whether to show a progress bar.
-    position
-        Starts ``(group, chain, dim)``; drawn from the prior if ``None``.
+    store
+        Where to keep draws and state as the run goes.
     """
-    groups = potential.groups or 1
-    torch.manual_seed(seed)
-    if position is None:
-        position = potential.draw_prior(groups * chains).reshape(groups, chains, -1)
-    generator = torch.Generator(device=position.device).manual_seed(seed)
-    kept: list[Tensor] = []
-    infos: list[dict[str, Tensor]] = []
-    state = first = kernel.start(potential, position, generator)
-    for state, info, warming in iterate(kernel, potential, first, generator, draws, progress):
-        if not warming:
-            kept.append(state.point.position)
-            infos.append(info)
-    stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-    return Run(torch.stack(kept, 2), stats, state)
-
-
-def iterate(
-    kernel: Kernel, potential: Potential, state: Any, generator: Generator, draws: int, progress: bool
-) -> Iterator[tuple[Any, dict[str, Tensor], bool]]:
-    """Step a kernel through what is left of its warm-up and draws, yielding state, info, and whether it warms up."""
-    warmup = kernel.warmup
-    bar = tqdm(total=warmup + draws, initial=state.iteration, disable=not progress, unit="it")
+    run = _begin_or_resume(kernel, potential, chains, seed, store)
+    total = kernel.warmup + draws
+    interrupted = False
+    kept: list[tuple[Tensor, dict[str, Tensor]]] = []
+    block = store.block if store is not None else 50
+    bar = tqdm(total=total, initial=run.state.iteration, disable=not progress, unit="it")
     with bar:
-        while state.iteration < warmup + draws:
-            warming = state.iteration < warmup
-            state, info = kernel.step(potential, state, generator)
-            if state.iteration % 10 == 0 and progress:
-                bar.set_description(f"{type(kernel).__name__} {'warming up' if warming else 'drawing'}")
-                acceptance = (
-                    float(info["acceptance_rate"].nanmean()) if "acceptance_rate" in info else math.nan
-                )
-                bar.set_postfix(acceptance=f"{acceptance:.2f}", refresh=False)
-            bar.update()
-            yield state, info, warming
-
-
-def run_single(
-    kernel: Kernel, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool
-) -> Draws:
-    """Run a kernel on one problem and return its draws."""
-    potential = Potential(problem)
-    run = run_kernel(kernel, potential, draws=draws, chains=chains, seed=seed, progress=progress)
+        try:
+            while run.state.iteration < total:
+                warming = run.state.iteration < kernel.warmup
+                run.state, info = kernel.step(potential, run.state, run.generator)
+                if not warming:
+                    kept.append((run.state.point.position, info))
+                if run.state.iteration % 10 == 0 and progress:
+                    _show(bar, kernel, warming, info)
+                bar.update()
+                # Blocks are counted in draws, so that a chunk on disk is written once and whole.
+                if (
+                    len(kept) == block
+                    or run.state.iteration == total
+                    or (warming and run.state.iteration % block == 0)
+                ):
+                    _finish_block(run, kept, potential, draws, store)
+        except KeyboardInterrupt:
+            if not kept and not run.blocks:
+                raise
+            interrupted = True
+            run.blocks += [_as_block(kept, potential)] if kept else []
+    latents, stats = (
+        {name: torch.cat([one[part][name] for one in run.blocks], 2) for name in run.blocks[0][part]}
+        for part in (0, 1)
+    )
     attrs = {
         "warmup": kernel.warmup,
         "gradient_evaluations": potential.gradients,
         "potential": potential.route,
+        **({"interrupted": 1} if interrupted else {}),
     }
-    stats = {name: value[0] for name, value in run.stats.items()}
-    return Draws(potential.constrain(run.position[0]), stats, kernel.draws_are, attrs)
+    return Run(latents, stats, attrs)
+
+
+def run_single(
+    kernel: Kernel,
+    problem: Problem,
+    *,
+    draws: int,
+    chains: int,
+    seed: int,
+    progress: bool,
+    store: Store | None = None,
+) -> Draws:
+    """Run a kernel on one problem and return its draws."""
+    run = run_kernel(
+        kernel, Potential(problem), draws=draws, chains=chains, seed=seed, progress=progress, store=store
+    )
+    first = [{name: value[0] for name, value in part.items()} for part in (run.latents, run.stats)]
+    return Draws(first[0], first[1], kernel.draws_are, run.attrs)
+
+
+def _begin_or_resume(
+    kernel: Kernel, potential: Potential, chains: int, seed: int, store: Store | None
+) -> _Progress:
+    groups = potential.groups or 1
+    saved = store.load_state() if store is not None else None
+    if store is not None and saved is not None:
+        generator = torch.Generator(device=saved["device"])
+        generator.set_state(saved["generator"])
+        potential.gradients = saved["gradients"]
+        blocks = [store.read(saved["draws"])] if saved["draws"] else []
+        return _Progress(saved["state"], generator, blocks, saved["draws"])
+    torch.manual_seed(seed)
+    position = potential.draw_prior(groups * chains).reshape(groups, chains, -1)
+    generator = torch.Generator(device=position.device).manual_seed(seed)
+    return _Progress(kernel.start(potential, position, generator), generator, [])
+
+
+def _finish_block(run: _Progress, kept: list, potential: Potential, draws: int, store: Store | None) -> None:
+    """Move what was kept into a block, and commit it with the state that follows it."""
+    block = _as_block(kept, potential) if kept else ({}, {})
+    count = len(kept)
+    if store is not None:
+        saved = {
+            "state": run.state,
+            "generator": run.generator.get_state(),
+            "device": str(run.generator.device),
+            "draws": run.draws + count,
+            "gradients": potential.gradients,
+        }
+        store.write(*block, run.draws, draws, saved)
+    if kept:
+        run.blocks.append(block)
+        run.draws += count
+        kept.clear()
+
+
+def _as_block(kept: list, potential: Potential) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    positions, infos = zip(*kept, strict=True)
+    stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
+    return potential.constrain(torch.stack(positions, 2)), stats
+
+
+def _show(bar: tqdm, kernel: Kernel, warming: bool, info: dict[str, Tensor]) -> None:
+    bar.set_description(f"{type(kernel).__name__} {'warming up' if warming else 'drawing'}")
+    if "acceptance_rate" in info:
+        bar.set_postfix(acceptance=f"{float(info['acceptance_rate'].nanmean()):.2f}", refresh=False)

@@ -23,6 +23,7 @@ from posterior_inpainting.inference.adaptation import Ascent, DualAveraging, Mom
 from posterior_inpainting.inference.chains import run_single
 from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.store import Store
 from posterior_inpainting.inference.trajectory import (
     Point,
     Proposal,
@@ -96,9 +97,20 @@ class ChEES:
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    def run(
+        self,
+        problem: Problem,
+        *,
+        draws: int,
+        chains: int,
+        seed: int,
+        progress: bool,
+        store: Store | None = None,
+    ) -> Draws:
         """Run ``chains`` chains at once."""
-        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        return run_single(
+            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
+        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``, or at the tempered particles that they become."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -15,6 +17,7 @@ from posterior_inpainting.inference import convert
 from posterior_inpainting.inference.chains import run_kernel
 from posterior_inpainting.inference.methods import Draws, Method, Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.store import Store, fingerprint
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import check_image, describe
@@ -31,6 +34,7 @@ def infer(
     chains: int = 4,
     seed: int = 0,
     progress: bool = True,
+    store: str | Path | None = None,
 ):
     """Draw from p(latents, hidden pixels | seen pixels).
 
@@ -49,6 +53,10 @@ def infer(
         The same seed gives bit-identical draws on the same machine; the caller's generator is left alone.
     progress
         Whether to show a progress bar.
+    store
+        Folder, such as ``"run.zarr"``, to which draws and sampler state are written as the run goes. Killed
+        at any moment, the same call goes on where it was, and ends with the same draws. For the methods
+        that run all chains at once; the others repeat from their seed.
 
     Returns
     -------
@@ -78,7 +86,7 @@ def infer(
     problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
     start = time.perf_counter()
     with _callers_state_kept():
-        drawn = method.run(problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        drawn = _drawn(problem, method, draws, chains, seed, progress, store)
         torch.manual_seed(seed)
         groups = convert.image_groups(drawn, problem, observation)
     return convert.to_arviz(groups, _attrs(model, method, drawn, seed, time.perf_counter() - start))
@@ -148,14 +156,12 @@ def infer_many(
         potential = Potential(Problem(model, (images, masks)), groups=len(observations))
         run = run_kernel(method, potential, draws=draws, chains=chains, seed=seed, progress=progress)
         share = (time.perf_counter() - start) / len(observations)
-        attrs = {
-            "warmup": method.warmup,
-            "gradient_evaluations": potential.gradients // len(observations),
-            "potential": potential.route,
-        }
+        attrs = {**run.attrs, "gradient_evaluations": potential.gradients // len(observations)}
         for index, observation in enumerate(observations):
-            stats = {name: values[index] for name, values in run.stats.items()}
-            drawn = Draws(potential.constrain(run.position[index]), stats, method.draws_are, attrs)
+            latents, stats = (
+                {name: values[index] for name, values in part.items()} for part in (run.latents, run.stats)
+            )
+            drawn = Draws(latents, stats, method.draws_are, attrs)
             torch.manual_seed(seed)
             problem = Problem(model, (observation.image, observation.mask))
             groups = convert.image_groups(drawn, problem, observation)
@@ -171,6 +177,7 @@ def sample(
     chains: int = 4,
     seed: int = 0,
     progress: bool = True,
+    store: str | Path | None = None,
     guide: Callable | None = None,
     **kwargs: Any,
 ):
@@ -182,7 +189,7 @@ def sample(
         A Pyro model; it is called with ``args`` and ``kwargs``.
     method
         As for :func:`infer`.
-    draws, chains, seed, progress
+    draws, chains, seed, progress, store
         As for :func:`infer`.
     guide
         For ``Variational(guide="amortised")``.
@@ -213,10 +220,40 @@ def sample(
     problem = Problem(model, args, kwargs, guide)
     start = time.perf_counter()
     with _callers_state_kept():
-        drawn = method.run(problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        drawn = _drawn(problem, method, draws, chains, seed, progress, store)
     return convert.to_arviz(
         convert.latent_groups(drawn), _attrs(model, method, drawn, seed, time.perf_counter() - start)
     )
+
+
+def _drawn(
+    problem: Problem,
+    method: Any,
+    draws: int,
+    chains: int,
+    seed: int,
+    progress: bool,
+    store: str | Path | None,
+) -> Draws:
+    """Run a method, with a store where it can use one."""
+    options: dict[str, Any] = {"draws": draws, "chains": chains, "seed": seed, "progress": progress}
+    if store is not None:
+        if not hasattr(method, "step"):
+            raise ValueError(
+                f"{type(method).__name__} cannot use a store; ChEES(), MALA(), ULA() and ParallelTempering() can"
+            )
+        signature = {
+            "method": type(method).__name__,
+            **json.loads(convert.settings(method)),
+            "draws": draws,
+            "chains": chains,
+            "seed": seed,
+            "model": fingerprint(problem.model),
+            "data": fingerprint([problem.args, problem.kwargs]),
+            "torch": torch.__version__,
+        }
+        options["store"] = Store(store, signature)
+    return method.run(problem, **options)
 
 
 @contextlib.contextmanager

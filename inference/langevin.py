@@ -21,6 +21,7 @@ from posterior_inpainting.inference.adaptation import DualAveraging, Moments, Pr
 from posterior_inpainting.inference.chains import run_single
 from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.store import Store
 from posterior_inpainting.inference.trajectory import (
     Point,
     evaluate,
@@ -71,9 +72,20 @@ class MALA:
 
     draws_are: ClassVar[DrawsAre] = "markov"
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    def run(
+        self,
+        problem: Problem,
+        *,
+        draws: int,
+        chains: int,
+        seed: int,
+        progress: bool,
+        store: Store | None = None,
+    ) -> Draws:
         """Run ``chains`` chains at once, each from its own draw of the prior."""
-        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        return run_single(
+            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
+        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
@@ -156,9 +168,20 @@ class ULA:
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    def run(
+        self,
+        problem: Problem,
+        *,
+        draws: int,
+        chains: int,
+        seed: int,
+        progress: bool,
+        store: Store | None = None,
+    ) -> Draws:
         """Run ``chains`` chains at once, each from its own draw of the prior."""
-        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        return run_single(
+            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
+        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""

@@ -23,6 +23,7 @@ from posterior_inpainting.inference.chains import run_single
 from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.store import Store
 from posterior_inpainting.inference.trajectory import Point, evaluate
 
 __all__ = ["ParallelTempering"]
@@ -79,9 +80,20 @@ class ParallelTempering:
         if self.temperatures < 2:
             raise ValueError(f"temperatures={self.temperatures}; expected at least 2")
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    def run(
+        self,
+        problem: Problem,
+        *,
+        draws: int,
+        chains: int,
+        seed: int,
+        progress: bool,
+        store: Store | None = None,
+    ) -> Draws:
         """Run ``chains`` ensembles at once, each from its own draws of the prior."""
-        return run_single(self, problem, draws=draws, chains=chains, seed=seed, progress=progress)
+        return run_single(
+            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
+        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin with every replica at a draw of the prior; ``position`` ``(1, chain, dim)`` is the coldest's."""

@@ -41,22 +41,22 @@ def test_nuts_agrees_with_the_grid_where_there_is_one_mode(digits_model, held_ou
 
 
 def test_single_start_nuts_misses_a_mode(digits_model, held_out):
-    """A documented failure: 41 % of the mass lies in a second mode that a chain started in the first never sees.
+    """A documented failure: 44 % of the mass lies in a second mode that a chain started in the first never sees.
 
     A guarantee that R-hat over chains from the prior *does* see it stands beside it.
     """
-    image = held_out[36]
-    grid = Grid.of(digits_model, image, HALF)
+    image, mask = held_out[0], observations.half((1, 8, 8), hide="right")
+    grid = Grid.of(digits_model, image, mask)
     labels, weights = grid.modes()
     assert len(weights) == 2
     assert weights[1] > 0.35
     single = infer(
-        digits_model, Observation(image, HALF), NUTS(), draws=500, chains=1, seed=1, progress=False
+        digits_model, Observation(image, mask), NUTS(), draws=500, chains=1, seed=1, progress=False
     )
     visited = grid.label(single.posterior["z"].to_numpy(), labels)
     assert len(np.unique(visited)) == 1
     several = infer(
-        digits_model, Observation(image, HALF), NUTS(warmup=200), draws=200, chains=6, progress=False
+        digits_model, Observation(image, mask), NUTS(warmup=200), draws=200, chains=6, progress=False
     )
     visited = grid.label(several.posterior["z"].to_numpy(), labels)
     assert len(np.unique(visited)) == 2
@@ -65,7 +65,7 @@ def test_single_start_nuts_misses_a_mode(digits_model, held_out):
 
 def test_grid_is_wide_and_fine_enough(digits_model, held_out):
     coarse, fine = (
-        Grid.of(digits_model, held_out[36], HALF, extent, n) for extent, n in ((5, 401), (6, 801))
+        Grid.of(digits_model, held_out[21], HALF, extent, n) for extent, n in ((5, 401), (6, 801))
     )
     assert coarse.log_evidence == pytest.approx(fine.log_evidence, abs=1e-3)
     assert coarse.modes()[1] == pytest.approx(fine.modes()[1], abs=1e-3)
