@@ -1,10 +1,12 @@
 """One inference layer for every model: draws, their diagnostics, scores and pictures."""
 
-from posterior_inpainting.inference import diagnostics, plots, scores
+from posterior_inpainting.inference import calibration_plots, diagnostics, plots, scores
 from posterior_inpainting.inference.blending import blend
+from posterior_inpainting.inference.calibration import Calibration, calibrate
 from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.convert import load, save
 from posterior_inpainting.inference.exact import Exact
+from posterior_inpainting.inference.held_out import score_real
 from posterior_inpainting.inference.hmc import HMC, NUTS
 from posterior_inpainting.inference.infer import infer, infer_many, sample
 from posterior_inpainting.inference.langevin import MALA, ULA
@@ -21,6 +23,7 @@ __all__ = [
     "MAP",
     "NUTS",
     "ULA",
+    "Calibration",
     "ChEES",
     "Exact",
     "ParallelTempering",
@@ -28,6 +31,8 @@ __all__ = [
     "Training",
     "Variational",
     "blend",
+    "calibrate",
+    "calibration_plots",
     "diagnostics",
     "infer",
     "infer_many",
@@ -36,6 +41,7 @@ __all__ = [
     "recover",
     "sample",
     "save",
+    "score_real",
     "scores",
     "train",
 ]

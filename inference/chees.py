@@ -69,6 +69,9 @@ class ChEES:
     init
         ``"prior"`` starts every chain from its own draw of the prior, so that R-hat can see several modes;
         ``"tempered"`` from the particles of a ``TemperedSMC`` run, so that each mode gets its share of chains.
+    superchains
+        Start the chains from this many points only, neighbours together, as ``diagnostics.nested_rhat``
+        wants it; ``None`` gives each its own.
 
     Examples
     --------
@@ -88,6 +91,7 @@ class ChEES:
     max_steps: int = 256
     learning_rate: float = 0.05
     init: str = "prior"
+    superchains: int | None = None
 
     draws_are: ClassVar[DrawsAre] = "markov"
 
@@ -118,6 +122,11 @@ class ChEES:
             from posterior_inpainting.inference.smc import TemperedSMC
 
             position = TemperedSMC().starts(potential, position.shape[1], generator)
+        if self.superchains is not None:
+            chains = position.shape[1]
+            if not 0 < self.superchains <= chains or chains % self.superchains:
+                raise ValueError(f"superchains={self.superchains}; expected a divisor of the {chains} chains")
+            position = position[:, : self.superchains].repeat_interleave(chains // self.superchains, 1)
         return self.begin(potential, position, generator, 1.0)
 
     def begin(

@@ -21,7 +21,16 @@ from posterior_inpainting.inference.methods import Draws, Problem
 from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
 from posterior_inpainting.models.observations import Observation
 
-__all__ = ["group", "image_groups", "latent_groups", "load", "save", "settings", "to_arviz"]
+__all__ = [
+    "arviz_statistic",
+    "group",
+    "image_groups",
+    "latent_groups",
+    "load",
+    "save",
+    "settings",
+    "to_arviz",
+]
 
 IMAGE_DIMS = ("channel", "row", "column")
 _CHUNK = 512
@@ -133,6 +142,36 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
     groups["observed_data"] = _dataset({"image": (IMAGE_DIMS, _array(seen))})
     groups["constant_data"] = _dataset({"mask": (IMAGE_DIMS, _array(observation.mask))})
     return groups
+
+
+def arviz_statistic(name: str):
+    """Return ArviZ's function of that name, of either generation, silent where a value never varies."""
+    try:
+        generation = importlib.import_module("arviz")
+    except ImportError:
+        generation = importlib.import_module("arviz_stats")
+
+    def quiet(*args, **options):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return getattr(generation, name)(*args, **options)
+
+    return quiet
+
+
+def pareto_khat(log_weights: np.ndarray) -> float:
+    """Return the Pareto k-hat of log importance weights ``(n,)``, by ArviZ of either generation."""
+    try:
+        import arviz
+
+        if hasattr(arviz, "psislw"):
+            return arviz.psislw(log_weights)[1]
+    except ImportError:
+        pass
+    from arviz_stats.base import array_stats
+
+    # Weights, not their logarithms: this generation's `psislw` takes log likelihoods, of the opposite sign.
+    weights = np.exp(log_weights - log_weights.max())
+    return array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right")
 
 
 def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int):

@@ -7,15 +7,26 @@ would mean nothing and are not reported.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference.convert import IMAGE_DIMS, group
+from posterior_inpainting.inference.convert import IMAGE_DIMS, arviz_statistic, group, pareto_khat
+from posterior_inpainting.inference.verdict import Verdict, nested_rhat, verdict
 
-__all__ = ["khat", "latent_ess", "latent_rhat", "pixel_ess", "pixel_rhat", "summary"]
+__all__ = [
+    "Verdict",
+    "efficiency",
+    "khat",
+    "latent_ess",
+    "latent_rhat",
+    "nested_rhat",
+    "pixel_ess",
+    "pixel_rhat",
+    "summary",
+    "verdict",
+]
 
 
 def pixel_rhat(idata) -> xr.DataArray:
@@ -79,7 +90,7 @@ def khat(idata) -> float:
         return float("inf")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(_psis(weights))
+        return float(pareto_khat(weights))
 
 
 def summary(idata) -> dict[str, float]:
@@ -105,10 +116,27 @@ def summary(idata) -> dict[str, float]:
             table["divergences"] = int(statistics["diverging"].sum())
     elif "log_weight" in group(idata, "sample_stats"):
         table["Pareto k-hat"] = khat(idata)
-    for name in ("log_evidence", "gradient_evaluations", "wall_time_s"):
+    for name in ("log_evidence", "log_evidence_se", "gradient_evaluations", "wall_time_s", "ess_per_second"):
         if name in idata.attrs:
             table[name] = idata.attrs[name]
     return table
+
+
+def efficiency(idata) -> dict[str, float]:
+    """Return ESS a second and a thousand gradients, warm-up counted, of the worst value; empty if not Markov.
+
+    The worst over the completion's hidden pixels where there are some, over the latents otherwise.
+    """
+    if idata.attrs["draws_are"] != "markov":
+        return {}
+    if "completion" in group(idata, "posterior") and not bool(group(idata, "constant_data")["mask"].all()):
+        ess = float(pixel_ess(idata).min())
+    else:
+        ess = min((float(values.min()) for values in latent_ess(idata).values()), default=float("nan"))
+    figures = {"ess_per_second": ess / idata.attrs["wall_time_s"]}
+    if idata.attrs.get("gradient_evaluations"):
+        figures["ess_per_1000_gradients"] = 1000 * ess / idata.attrs["gradient_evaluations"]
+    return figures
 
 
 def _pixel_map(idata, statistic: str, **options) -> xr.DataArray:
@@ -117,7 +145,7 @@ def _pixel_map(idata, statistic: str, **options) -> xr.DataArray:
     result = np.full(hidden.shape, np.nan)
     if idata.attrs["draws_are"] == "markov" and hidden.any():
         pixels = xr.Dataset({"pixels": (("chain", "draw", "pixel"), completion.to_numpy()[..., hidden])})
-        result[hidden] = _statistic(statistic)(pixels, **options)["pixels"].to_numpy()
+        result[hidden] = arviz_statistic(statistic)(pixels, **options)["pixels"].to_numpy()
     return xr.DataArray(result, dims=IMAGE_DIMS, name=statistic)
 
 
@@ -125,38 +153,9 @@ def _latent_map(idata, statistic: str, **options) -> xr.Dataset:
     latents = group(idata, "posterior").drop_vars("completion", errors="ignore")
     if idata.attrs["draws_are"] != "markov" or not latents.data_vars:
         return xr.Dataset()
-    return _statistic(statistic)(latents, **options)
+    return arviz_statistic(statistic)(latents, **options)
 
 
 def _ess_options(kind: str) -> dict:
     """Name the tail's quantiles, because the generations of ArviZ take different ones by default."""
     return {"method": "tail", "prob": (0.05, 0.95)} if kind == "tail" else {"method": kind}
-
-
-def _statistic(name: str):
-    """Return ArviZ's function of that name, of either generation, silent where a value never varies."""
-    try:
-        generation = importlib.import_module("arviz")
-    except ImportError:
-        generation = importlib.import_module("arviz_stats")
-
-    def quiet(*args, **options):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return getattr(generation, name)(*args, **options)
-
-    return quiet
-
-
-def _psis(log_weights: np.ndarray) -> float:
-    try:
-        import arviz
-
-        if hasattr(arviz, "psislw"):
-            return arviz.psislw(log_weights)[1]
-    except ImportError:
-        pass
-    from arviz_stats.base import array_stats
-
-    # Weights, not their logarithms: this generation's `psislw` takes log likelihoods, of the opposite sign.
-    weights = np.exp(log_weights - log_weights.max())
-    return array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right")

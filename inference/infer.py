@@ -13,7 +13,7 @@ from typing import Any
 import pyro
 import torch
 
-from posterior_inpainting.inference import convert
+from posterior_inpainting.inference import convert, diagnostics
 from posterior_inpainting.inference.chains import run_kernel
 from posterior_inpainting.inference.methods import Draws, Method, Problem
 from posterior_inpainting.inference.potential import Potential
@@ -89,7 +89,9 @@ def infer(
         drawn = _drawn(problem, method, draws, chains, seed, progress, store)
         torch.manual_seed(seed)
         groups = convert.image_groups(drawn, problem, observation)
-    return convert.to_arviz(groups, _attrs(model, method, drawn, seed, time.perf_counter() - start))
+    idata = convert.to_arviz(groups, _attrs(model, method, drawn, seed, time.perf_counter() - start))
+    idata.attrs.update(diagnostics.efficiency(idata))
+    return idata
 
 
 def infer_many(
@@ -221,9 +223,10 @@ def sample(
     start = time.perf_counter()
     with _callers_state_kept():
         drawn = _drawn(problem, method, draws, chains, seed, progress, store)
-    return convert.to_arviz(
-        convert.latent_groups(drawn), _attrs(model, method, drawn, seed, time.perf_counter() - start)
-    )
+    attrs = _attrs(model, method, drawn, seed, time.perf_counter() - start)
+    idata = convert.to_arviz(convert.latent_groups(drawn), attrs)
+    idata.attrs.update(diagnostics.efficiency(idata))
+    return idata
 
 
 def _drawn(

@@ -361,3 +361,108 @@ class TestCatalogue:
         )
         assert torch.equal(image_named("sample:digits/5")[0], datasets.load("digits")[5])
         assert torch.equal(image_named("sample:natural/1")[0], datasets.load("natural")[1])
+
+
+class TestCalibrate:
+    WORDS = ("calibrate", "--mask", "half:bottom", "--datasets", "30", "--chains", "2")
+
+    def test_a_guide_and_its_verdicts(self, run, tmp_path):
+        code, out, _ = run(*self.WORDS, "--model", "digits-linear", "--method", "exact", "--out", "out")
+        assert code == 0
+        assert "LinearGaussian by Exact: 30 data sets, ranks among 120 draws" in out
+        assert "SBC  inside the 95% band" in out
+        assert "TARP inside the 95% band" in out
+        folder = tmp_path / "out"
+        assert {file.name for file in folder.iterdir()} == {"ranks.png", "tarp.png", "calibration.csv"}
+        with (folder / "calibration.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 30
+        assert {row["draws"] for row in rows} == {"120"}
+        assert all(0 <= int(row["rank of z[0]"]) <= 120 for row in rows)
+        with Pillow.open(folder / "ranks.png") as picture:
+            assert min(picture.size) > 100
+
+    def test_a_wrong_posterior_is_called_so(self, run):
+        words = ("--model", "digits-vae-2d", "--method", "amortised", "--datasets", "150", "--out", "out")
+        code, out, _ = run(*self.WORDS, *words)
+        assert code == 0
+        assert "SBC  OUTSIDE the 95% band" in out
+        assert "z[0]" in out
+
+    def test_a_short_warmup(self, run):
+        words = ("--warmup", "20", "--draws", "5", "--datasets", "10", "--seed", "4", "--out", "out")
+        assert run(*self.WORDS, *words)[0] == 0
+
+
+class TestScore:
+    WORDS = ("score", "--dataset", "digits", "--model", "digits-vae-2d", "--method", "amortised", "--out", "out")
+
+    def test_a_row_an_image_and_mask(self, run, tmp_path):
+        masks = ("--mask", "half:bottom", "--mask", "scatter:0.3")
+        code, out, _ = run(*self.WORDS, "--images", "5-7", *masks)
+        assert code == 0
+        assert "digits 5-7, mean and standard error over images" in out
+        folder = tmp_path / "out"
+        assert {file.name for file in folder.iterdir()} == {"scores.csv", "summary.csv"}
+        with (folder / "scores.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["mask"], row["image"]) for row in rows] == [
+            (mask, str(image)) for mask in ("half:bottom", "scatter:0.3") for image in (5, 6, 7)
+        ]
+        mean = np.mean([float(row["CRPS"]) for row in rows[:3]])
+        assert f"{mean:.4g}" in out
+
+    def test_one_image_equals_complete(self, run, tmp_path):
+        draws = ("--draws", "200", "--chains", "2")
+        assert run(*self.WORDS, "--images", "3", "--mask", "half:bottom", *draws)[0] == 0
+        words = ("complete", DIGIT, "--mask", "half:bottom", *FAST[:4], *draws, "--out", "one")
+        assert run(*words)[0] == 0
+        with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["CRPS"]) == pytest.approx(table(tmp_path / "one")["CRPS"])
+
+
+WRONG = {
+    "calibrate, model": (("calibrate", "--model", "gan"), "unknown model 'gan'"),
+    "calibrate, method": (("calibrate", "--method", "gibbs"), "unknown method 'gibbs'"),
+    "calibrate, mask": (("calibrate", "--mask", "star:3"), "unknown mask 'star:3'"),
+    "calibrate, nothing hidden": (("calibrate", "--mask", "scatter:1"), "the mask hides nothing"),
+    "calibrate, data sets": (("calibrate", "--datasets", "3"), "datasets=3; expected"),
+    "calibrate, draws": (("calibrate", "--draws", "0"), "draws=0; expected"),
+    "calibrate, restarts": (("calibrate", "--method", "map", "--datasets", "10"), "the draws are restarts"),
+    "calibrate, no exact posterior": (("calibrate", "--method", "exact"), "has no exact posterior"),
+    "calibrate, no warm-up": (("calibrate", "--method", "smc", "--warmup", "5"), "smc does not warm up"),
+    "calibrate, warm-up": (("calibrate", "--warmup", "0"), "--warmup 0; expected at least 1"),
+    "score, data set": (("score", "--dataset", "cifar"), "unknown data set 'cifar'"),
+    "score, words": (("score", "--dataset", "digits", "--images", "a-b"), "expected FIRST-LAST"),
+    "score, half a range": (("score", "--dataset", "digits", "--images", "3-"), "expected FIRST-LAST"),
+    "score, backwards": (("score", "--dataset", "digits", "--images", "7-3"), "digits has images 0-296"),
+    "score, beyond": (("score", "--dataset", "digits", "--images", "290-297"), "digits has images 0-296"),
+    "score, shape": (("score", "--dataset", "digits", "--images", "0"), "(1, 8, 8); expected (1, 28, 28)"),
+    "score, too few draws": (
+        ("score", "--dataset", "digits", "--images", "0", "--model", "digits-vae-2d", "--draws", "9"),
+        "are 144 draws; expected at least 400",
+    ),
+    "score, folder": (("score", "--root", "idx"), "idx has neither t10k-images-idx3-ubyte nor"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_of_calibrate_and_score(name, run, tmp_path):
+    words, message = WRONG[name]
+    code, out, error = run(*words, "--out", "out")
+    assert code == 2
+    # A progress bar may stand before the message, which is a line of its own.
+    assert error.splitlines()[-1].startswith("posterior-inpainting: ")
+    assert message in error.splitlines()[-1]
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["calibrate", "score"])
+def test_out_of_calibrate_and_score_is_a_file(command, run, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, error = run(command, "--out", "out")
+    assert code == 2
+    assert error == "posterior-inpainting: --out out is a file; expected a folder\n"
+    assert (tmp_path / "out").read_text() == "mine"
