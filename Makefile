@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks architectures train clean
+.PHONY: help demo test lint types notebooks bench architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -41,6 +41,13 @@ types: $(VENV)/installed-dev  ## check types only
 
 notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pictures
 	$(ONE) $(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's and BlackJAX's
+	$(ONE) $(BIN)/python tests/benchmarks/sampling.py
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) install -q -c constraints.txt -e '.[bench]'
+	touch $@
 
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py

@@ -173,7 +173,9 @@ def calibrate(
     _check(model, method, mask, datasets, batch, draws, chains)
     mask = mask.expand(model.image_shape)
     rows: list[dict[str, Any]] = []
-    bar = tqdm(total=datasets, desc=f"calibrating {type(method).__name__}", disable=not progress)
+    # Shown from the first batch on, so that a mistake stays one line.
+    title = f"calibrating {type(method).__name__}"
+    bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-9)
     with _callers_state_kept(), bar:
         torch.manual_seed(seed)
         simulated = [simulate(model) for _ in range(datasets)]

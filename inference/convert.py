@@ -151,11 +151,23 @@ def arviz_statistic(name: str):
     except ImportError:
         generation = importlib.import_module("arviz_stats")
 
-    def quiet(*args, **options):
+    def quiet(dataset: xr.Dataset, **options):
+        if name == "rhat" and dataset.sizes["chain"] == 1:
+            dataset = _halves(dataset)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return getattr(generation, name)(*args, **options)
+            return getattr(generation, name)(dataset, **options)
 
     return quiet
+
+
+def _halves(dataset: xr.Dataset) -> xr.Dataset:
+    """Make two chains of a single one, which has nothing else to be compared with."""
+    length = dataset.sizes["draw"] // 2
+    parts = [
+        dataset.isel(draw=slice(k * length, (k + 1) * length)).drop_vars(["chain", "draw"], errors="ignore")
+        for k in (0, 1)
+    ]
+    return xr.concat(parts, "chain")
 
 
 def pareto_khat(log_weights: np.ndarray) -> float:

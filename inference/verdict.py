@@ -108,8 +108,12 @@ def verdict(idata) -> Verdict:
     rhat = _largest(values, "rhat")
     ess = _smallest_ess(values)
     figures = f"R-hat up to {rhat:.3f}, ESS down to {ess:.0f} of {chains * draws} draws"
-    if rhat < RHAT and ess >= ESS:
+    if rhat < RHAT and ess >= ESS and chains > 1:
         return Verdict("converged", figures, "Use the draws.")
+    if chains == 1 and rhat < 1.1:
+        return Verdict(
+            "too few draws", figures, "One chain cannot know of modes that it never saw: run several chains."
+        )
     # Each chain on its own, its halves against each other: still within chains, apart between them?
     alone = float(np.median(np.max([_alone(v) for v in values.values()], axis=0)))
     figures += f", each chain alone {alone:.2f}"

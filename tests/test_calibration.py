@@ -1,6 +1,7 @@
 """Calibration finds the right posteriors right and the wrong ones wrong, at the rate that it says."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -103,12 +104,12 @@ class TestUniformity:
 
 
 class TestRightPosteriorsPass:
-    RIGHT = {
+    RIGHT: ClassVar = {
         "Exact": (Exact(), 200, 127, 1),
         "made": (Made(), 200, 127, 1),
         "autocorrelated": (Made(memory=0.97, draws_are="markov"), 200, 400, 4),
         "ChEES": (ChEES(warmup=100), 100, 40, 16),
-        "MALA": (MALA(warmup=150), 100, 40, 16),
+        "MALA": (MALA(warmup=100, thin=3), 100, 40, 16),
     }
 
     @pytest.mark.parametrize("name", RIGHT)
@@ -123,10 +124,10 @@ class TestRightPosteriorsPass:
     @pytest.mark.parametrize(
         ("method", "count", "draws", "chains"),
         [
-            (ChEES(warmup=100), 100, 40, 16),
-            (TemperedSMC(), 40, 400, 1),
-            (TemperedSMC(), 20, 200, 4),
-            (ParallelTempering(temperatures=5, warmup=60), 25, 50, 8),
+            (ChEES(warmup=100), 60, 40, 16),
+            (TemperedSMC(), 25, 400, 1),
+            (TemperedSMC(), 12, 200, 4),
+            (ParallelTempering(temperatures=5, warmup=60), 20, 50, 8),
         ],
         ids=["ChEES", "TemperedSMC", "TemperedSMC in replicates", "ParallelTempering"],
     )
@@ -137,7 +138,7 @@ class TestRightPosteriorsPass:
 
 
 class TestWrongPosteriorsFail:
-    WRONG = {
+    WRONG: ClassVar = {
         # name: the method, whether the hidden pixels' coverage sees it too
         "too wide": (Made(scale=1.3), False),
         "too narrow": (Made(scale=1 / 1.3), False),
@@ -163,8 +164,8 @@ class TestWrongPosteriorsFail:
         assert not found.tarp().inside_band
 
     def test_unadjusted_langevin_at_a_large_step(self, linear):
-        method = ULA(step_size=0.15, warmup=40, thin=3)
-        found = calibrate(linear, method, datasets=150, draws=60, chains=16, **QUIET)
+        method = ULA(step_size=0.3, warmup=20, thin=3)
+        found = calibrate(linear, method, datasets=200, draws=30, chains=16, **QUIET)
         assert found.sbc().pvalue < 0.001
         assert found.tarp().pvalue < 0.01
         assert found.method == "ULA (unadjusted)"
@@ -261,7 +262,7 @@ class TestCalibration:
 
 
 class TestHeldOut:
-    MASKS = {"half:bottom": HALF, "scatter:0.3": observations.scatter((1, 8, 8), 0.3)}
+    MASKS: ClassVar = {"half:bottom": HALF, "scatter:0.3": observations.scatter((1, 8, 8), 0.3)}
 
     def test_equals_scores_of_each_posterior(self, digits_model):
         images = datasets.load("digits")[:2]

@@ -134,3 +134,10 @@ def _normal():
     import pyro.distributions as dist
 
     pyro.sample("x", dist.Normal(0.0, 1.0))
+
+
+def test_one_chain_is_never_enough(noise):
+    found = judged(noise[:1])
+    assert found.kind == "too few draws"
+    assert "several chains" in found.advice
+    assert judged(walk(1, 500)).kind == "not mixing"
