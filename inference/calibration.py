@@ -175,7 +175,7 @@ def calibrate(
     rows: list[dict[str, Any]] = []
     # Shown from the first batch on, so that a mistake stays one line.
     title = f"calibrating {type(method).__name__}"
-    bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-9)
+    bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-3)
     with _callers_state_kept(), bar:
         torch.manual_seed(seed)
         simulated = [simulate(model) for _ in range(datasets)]

@@ -89,7 +89,7 @@ def score_real(
 
     _check(model, images, masks, draws, chains, batch)
     rows: dict[tuple[str, int], dict[str, float]] = {}
-    bar = tqdm(total=len(images) * len(masks), desc="scoring", unit="image", disable=not progress, delay=1e-9)
+    bar = tqdm(total=len(images) * len(masks), desc="scoring", unit="image", disable=not progress, delay=1e-3)
     settings: dict[str, Any] = {"draws": draws, "chains": chains, "seed": seed, "progress": False}
     with bar:
         for name, mask in masks.items():
