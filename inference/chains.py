@@ -167,7 +167,8 @@ def _begin_or_resume(
         return _Progress(saved["state"], generator, blocks, saved["draws"])
     torch.manual_seed(seed)
     position = potential.draw_prior(groups * chains).reshape(groups, chains, -1)
-    generator = torch.Generator(device=position.device).manual_seed(seed)
+    # Another seed than the starts', or the first momenta would be the same numbers.
+    generator = torch.Generator(device=position.device).manual_seed(seed + 1_000_003)
     return _Progress(kernel.start(potential, position, generator), generator, [])
 
 

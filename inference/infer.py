@@ -15,6 +15,7 @@ import torch
 
 from posterior_inpainting.inference import convert, diagnostics
 from posterior_inpainting.inference.chains import run_kernel
+from posterior_inpainting.inference.independent import runs_together
 from posterior_inpainting.inference.methods import Draws, Method, Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.store import Store, fingerprint
@@ -146,7 +147,7 @@ def infer_many(
     for observation in observations:
         _check_image_problem(model, observation)
     _check_run(method, draws, chains)
-    if not hasattr(method, "step"):
+    if not runs_together(method):
         raise ValueError(
             f"{type(method).__name__} draws from one posterior at a time; use ChEES(), MALA() or ULA()"
         )

@@ -90,7 +90,8 @@ class TemperedSMC:
         potential = Potential(problem)
         torch.manual_seed(seed)
         position = potential.draw_prior(chains * draws).reshape(chains, draws, -1)
-        generator = torch.Generator(device=position.device).manual_seed(seed)
+        # Another seed than the starts', or the first momenta would be the same numbers.
+        generator = torch.Generator(device=position.device).manual_seed(seed + 1_000_003)
         cloud, rounds = self._anneal(potential, position, generator, progress)
         estimate, error = pooled_evidence(cloud.log_evidence)
         stats = {

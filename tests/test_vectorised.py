@@ -250,6 +250,8 @@ class TestManyImages:
 
         with pytest.raises(ValueError, match="NUTS draws from one posterior at a time"):
             infer_many(linear, seen, NUTS())
+        with pytest.raises(ValueError, match="ParallelTempering draws from one posterior at a time"):
+            infer_many(linear, seen, ParallelTempering())
         with pytest.raises(ValueError, match="observations is empty"):
             infer_many(linear, [], ChEES())
 
