@@ -125,7 +125,7 @@ def numpyro_nuts(case: Case) -> Result:
 
 
 def blackjax_chees(case: Case) -> Result:
-    """Draw by BlackJAX: ``chees_adaptation``, then ``dynamic_hmc`` with what it found."""
+    """Draw by BlackJAX: ``chees_adaptation`` with its diagonal scales, then ``dynamic_hmc`` with what it found."""
     data = _jax_data(case)
 
     def run(key, starts, data):
@@ -135,7 +135,8 @@ def blackjax_chees(case: Case) -> Result:
             return -0.5 * (z @ z) - (0.5 * residual**2 + jnp.log(scale) * jnp.ones_like(mean)).sum()
 
         first, second = jax.random.split(key)
-        adaptation = blackjax.chees_adaptation(log_density, case.chains)
+        # Its scales are off by default; without them some runs end at R-hat 2.
+        adaptation = blackjax.chees_adaptation(log_density, case.chains, mass_matrix_estimation="diagonal")
         (states, parameters), info = adaptation.run(first, starts, 0.1, optax.adam(0.5), case.warmup)
         steps = info.info.num_integration_steps.sum()
         kernel = blackjax.dynamic_hmc(log_density, **parameters).step
