@@ -59,6 +59,10 @@ def figures(case: Case, result: Result) -> Figures:
         ess = arviz.ess(pixels, method="bulk")["pixels"].to_numpy()
         one = case.chains == 1  # R-hat needs several chains
         rhat = float("nan") if one else float(np.nanmax(arviz.rhat(pixels)["pixels"].to_numpy()))
+    # ArviZ gives what never varies as many effective draws as there are draws: a chain that is stuck has none.
+    ess = np.where(np.ptp(pixels["pixels"].to_numpy(), axis=(0, 1)) == 0, np.nan, ess)
+    if (result.codes == result.codes[:, :1]).all():
+        ess = np.zeros_like(ess)
     smallest, middle = float(np.nanmin(ess)), float(np.nanmedian(ess))
     return Figures(
         smallest / result.seconds,
