@@ -6,8 +6,9 @@ state and info). Everything it learns is in its state, so that a run can stop an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -17,26 +18,42 @@ from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.store import Store
 
-__all__ = ["Kernel", "Run", "run_kernel", "run_single"]
+__all__ = ["Kernel", "Run", "run_kernel"]
 
 
-class Kernel(Protocol):
-    """A vectorised method; see ``ChEES`` for one."""
+class Kernel(ABC):
+    """A vectorised Markov chain method: a frozen dataclass of settings that says how to start and to step.
 
-    draws_are: ClassVar[DrawsAre]
+    See ``ChEES`` for one. Its field ``warmup`` counts the iterations that adapt and are thrown away.
+    """
 
-    @property
-    def warmup(self) -> int:
-        """Iterations that adapt and are thrown away."""
-        ...
+    warmup: int
+    draws_are: ClassVar[DrawsAre] = "markov"
 
+    @abstractmethod
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> Any:
         """Return the first state, from positions ``(group, chain, dim)``."""
-        ...
 
+    @abstractmethod
     def step(self, potential: Potential, state: Any, generator: Generator) -> tuple[Any, dict[str, Tensor]]:
         """Return the next state, and statistics ``(group, chain)`` by name; ``state.point`` is where it is."""
-        ...
+
+    def run(
+        self,
+        problem: Problem,
+        *,
+        draws: int,
+        chains: int,
+        seed: int,
+        progress: bool,
+        store: Store | None = None,
+    ) -> Draws:
+        """Run ``chains`` chains at once, each from its own draw of the prior."""
+        run = run_kernel(
+            self, Potential(problem), draws=draws, chains=chains, seed=seed, progress=progress, store=store
+        )
+        first = [{name: value[0] for name, value in part.items()} for part in (run.latents, run.stats)]
+        return Draws(first[0], first[1], self.draws_are, run.attrs)
 
 
 @dataclass(frozen=True)
@@ -134,24 +151,6 @@ def run_kernel(
         **({"interrupted": 1} if interrupted else {}),
     }
     return Run(latents, stats, attrs)
-
-
-def run_single(
-    kernel: Kernel,
-    problem: Problem,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
-    progress: bool,
-    store: Store | None = None,
-) -> Draws:
-    """Run a kernel on one problem and return its draws."""
-    run = run_kernel(
-        kernel, Potential(problem), draws=draws, chains=chains, seed=seed, progress=progress, store=store
-    )
-    first = [{name: value[0] for name, value in part.items()} for part in (run.latents, run.stats)]
-    return Draws(first[0], first[1], kernel.draws_are, run.attrs)
 
 
 def _begin_or_resume(

@@ -18,10 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.adaptation import DualAveraging, Moments, Preconditioner, windows
-from posterior_inpainting.inference.chains import run_single
-from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
+from posterior_inpainting.inference.chains import Kernel
 from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.store import Store
 from posterior_inpainting.inference.trajectory import (
     Point,
     evaluate,
@@ -45,7 +43,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class MALA:
+class MALA(Kernel):
     """Metropolis-adjusted Langevin algorithm: exact, with step size and scales learnt while warming up.
 
     Parameters
@@ -69,23 +67,6 @@ class MALA:
     target_acceptance: float = 0.574
     dense: bool = True
     thin: int = 5
-
-    draws_are: ClassVar[DrawsAre] = "markov"
-
-    def run(
-        self,
-        problem: Problem,
-        *,
-        draws: int,
-        chains: int,
-        seed: int,
-        progress: bool,
-        store: Store | None = None,
-    ) -> Draws:
-        """Run ``chains`` chains at once, each from its own draw of the prior."""
-        return run_single(
-            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
-        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
@@ -139,7 +120,7 @@ class FreeState:
 
 
 @dataclass(frozen=True)
-class ULA:
+class ULA(Kernel):
     """Unadjusted Langevin algorithm: biased by its step size, and labelled so wherever it appears.
 
     Parameters
@@ -161,27 +142,11 @@ class ULA:
     warmup: int = 500
     thin: int = 5
 
-    draws_are: ClassVar[DrawsAre] = "markov"
     label: ClassVar[str] = "ULA (unadjusted)"
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
-
-    def run(
-        self,
-        problem: Problem,
-        *,
-        draws: int,
-        chains: int,
-        seed: int,
-        progress: bool,
-        store: Store | None = None,
-    ) -> Draws:
-        """Run ``chains`` chains at once, each from its own draw of the prior."""
-        return run_single(
-            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
-        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""

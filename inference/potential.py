@@ -91,6 +91,7 @@ class Potential:
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.dim = sum(self.sizes)
         self._curved = [name for name, transform in self.transforms.items() if not _is_identity(transform)]
+        self._by_hand: Callable | None = None
         self._density, self.route = self._choose_route(closed_form)
 
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -121,6 +122,9 @@ class Potential:
             Weight of the log likelihood, one number or ``(..., chain)``.
         """
         self.gradients += position[..., 0].numel()
+        if self._by_hand is not None:
+            images = which if self.groups is not None else None  # else `which` are temperatures of one image
+            return self._by_hand(self._split(position.detach()), inverse_temperature, images)
         with torch.enable_grad():
             position = position.detach().requires_grad_()
             log_prior, log_likelihood = self(position, which)
@@ -149,6 +153,9 @@ class Potential:
         offered = getattr(self.problem.model, "log_densities", None) if closed_form else None
         density = offered(*self.problem.args, **self.problem.kwargs) if offered is not None else None
         if density is not None:
+            # A gradient by hand is that of one unconstrained site, the code.
+            if len(self.shapes) == 1 and not self._curved:
+                self._by_hand = getattr(density, "gradient", None)
             return functools.partial(self._closed_form, density), "closed form"
         try:
             zeros = self._like.new_zeros(self.groups or 1, 2, self.dim)

@@ -12,18 +12,15 @@ by ChEES moves of its own, and neighbours swap with probability
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference import chees
 from posterior_inpainting.inference.adaptation import windows
-from posterior_inpainting.inference.chains import run_single
+from posterior_inpainting.inference.chains import Kernel
 from posterior_inpainting.inference.chees import ChEES
-from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.store import Store
 from posterior_inpainting.inference.trajectory import Point, evaluate
 
 __all__ = ["ParallelTempering"]
@@ -51,7 +48,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class ParallelTempering:
+class ParallelTempering(Kernel):
     """Replica exchange; every chain is an ensemble of its own, all of them in one batch.
 
     Parameters
@@ -74,26 +71,9 @@ class ParallelTempering:
     warmup: int = 400
     moves: ChEES = field(default_factory=lambda: ChEES(max_steps=32))
 
-    draws_are: ClassVar[DrawsAre] = "markov"
-
     def __post_init__(self):
         if self.temperatures < 2:
             raise ValueError(f"temperatures={self.temperatures}; expected at least 2")
-
-    def run(
-        self,
-        problem: Problem,
-        *,
-        draws: int,
-        chains: int,
-        seed: int,
-        progress: bool,
-        store: Store | None = None,
-    ) -> Draws:
-        """Run ``chains`` ensembles at once, each from its own draws of the prior."""
-        return run_single(
-            self, problem, draws=draws, chains=chains, seed=seed, progress=progress, store=store
-        )
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin with every replica at a draw of the prior; ``position`` ``(1, chain, dim)`` is the coldest's."""

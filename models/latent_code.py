@@ -10,7 +10,6 @@ is the answer. Glossary: z code, f decoder, sigma pixel scale, M mask (1 = seen)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
+from posterior_inpainting.models.pixel_density import PixelDensity
 from posterior_inpainting.models.shapes import Code, Image, Mask
 
 __all__ = ["LatentCode"]
@@ -141,43 +141,17 @@ class LatentCode(ImageModel):
                 law = Weighted(law, context_weights(whole, self.context_window))
             return self.observe(law, image, mask)
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> Callable | None:
-        """Return a fast ``({"z": z}, which) -> (log prior, log likelihood)``, or ``None``.
+    def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity | None:
+        """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        The same numbers as :meth:`forward` scores, with the decoder's last layer evaluated at seen pixels
-        only: for one image and codes ``(chain, latent)``, or for a batch of images and codes
-        ``(image, chain, latent)``, of the images ``which``. For the Gaussian likelihood with unit
-        weights; ``None`` otherwise, and for a decoder without ``restrict``.
+        For the Gaussian likelihood with unit weights; ``None`` otherwise, and for a decoder without
+        ``restrict``.
         """
         decoder = self._frozen_decoder
         special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
         if special or not hasattr(decoder, "restrict"):
             return None
-        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
-        seen = seen.flatten(-3)
-        anywhere = seen if image.dim() == 3 else seen.any(0)
-        pixels = anywhere.nonzero().flatten()
-        # One row of pixels for each image, broadcast over its chains.
-        target = image.flatten(-3)[..., pixels].unsqueeze(-2)
-        weight = None if image.dim() == 3 or bool(seen[:, pixels].all()) else seen[:, None, pixels].to(target)
-        target = target if weight is None else target * weight
-        decode, prior = decoder.restrict(pixels), self.prior()
-        constant = 0.5 * math.log(2 * math.pi) * (len(pixels) if weight is None else weight.sum(-1))
-
-        def densities(latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            z = latents["z"]
-            mean, scale = decode(z)
-            some = (lambda rows: rows) if which is None else (lambda rows: rows[which])
-            pixelwise = 0.5 * ((some(target) - mean) / scale).square() + scale.log()
-            pixelwise = pixelwise if weight is None else pixelwise * some(weight)
-            log_likelihood = -pixelwise.sum(-1) - (constant if weight is None else some(constant))
-            if self.given_prior is None:
-                log_prior = -0.5 * z.square().sum(-1) - 0.5 * math.log(2 * math.pi) * self.latent
-            else:
-                log_prior = prior.log_prob(z)
-            return log_prior, log_likelihood
-
-        return densities
+        return PixelDensity(decoder.restrict, image, mask, latent=self.latent, prior=self.given_prior)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""

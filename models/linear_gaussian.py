@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.pixel_density import PixelDensity, Restricted
 from posterior_inpainting.models.shapes import Image, Mask, check_image
 
 __all__ = ["LinearGaussian"]
@@ -108,6 +109,10 @@ class LinearGaussian(ImageModel):
         with self.images_plate(image):
             return pyro.sample("z", self.exact_posterior(image, mask))
 
+    def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity:
+        """Return the same numbers as :meth:`forward` scores as a fast function."""
+        return PixelDensity(self._restrict, image, mask, latent=self.latent)
+
     def exact_posterior(
         self, image: Image | None = None, mask: Mask | None = None
     ) -> dist.MultivariateNormal:
@@ -132,6 +137,10 @@ class LinearGaussian(ImageModel):
         quadratic = residual.square().sum(-1) / noise2 - explained
         log_det = torch.logdet(precision) + seen.sum(-1) * (2 * math.pi * noise2).log()
         return -0.5 * (quadratic + log_det)
+
+    def _restrict(self, pixels: Tensor) -> Restricted:
+        loadings, mean = self.loadings[pixels], self.mean.flatten()[pixels]
+        return lambda z: (z @ loadings.T + mean, self.noise, lambda slope, _: slope @ loadings)
 
     def _residual_and_seen(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor]:
         """Flatten ``x - m`` (0 where hidden) and the mask, both ``(*batch, pixel)`` float64."""

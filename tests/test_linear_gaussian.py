@@ -243,5 +243,5 @@ def test_decoder_kinds_are_interchangeable():
     torch.testing.assert_close(mean, decoder(z))
     torch.testing.assert_close(scale, decoder.scale(z))
     pixels = torch.tensor([3, 17, 60])
-    for whole, part in zip((mean, scale), decoder.restrict(pixels)(z), strict=True):
+    for whole, part in zip((mean, scale), decoder.restrict(pixels)(z)[:2], strict=True):
         torch.testing.assert_close(whole.flatten(1)[:, pixels], part)

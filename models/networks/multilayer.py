@@ -7,14 +7,16 @@ convolution costs hundreds, which is why the bundled priors are of this kind.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from posterior_inpainting.models.pixel_density import PullBack, Restricted
 from posterior_inpainting.models.shapes import Code, Image, ImageShape, Mask
 
 __all__ = ["MaskedEncoder", "MultilayerDecoder"]
@@ -97,29 +99,44 @@ class MultilayerDecoder(nn.Module):
         hidden = self.trunk(z)
         return self._mean(hidden), self._scale(hidden)
 
-    def restrict(self, pixels: Tensor) -> Callable[[Code], tuple[Tensor, Tensor]]:
+    def restrict(self, pixels: Tensor) -> Restricted:
         """Return a function from codes to means and scales ``(*batch, len(pixels))`` of some pixels only.
 
-        The last layer is most of the work, and a posterior needs it only where pixels are seen.
+        The last layer is most of the work, and a posterior needs it only where pixels are seen. The third
+        result is the chain rule by hand; the weights are those at the time of the call.
 
         Parameters
         ----------
         pixels
             Indices into the flattened ``(channel, row, column)``.
         """
+        linear = [layer for layer in self.trunk if isinstance(layer, nn.Linear)]
+        layers = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
         mean_weight, mean_bias = self.mean_head.weight[pixels].detach(), self.mean_head.bias[pixels].detach()
         if self.scale_rank is None:
             fixed = (self.floor + F.softplus(self.raw_scale)).detach()
         else:
-            narrow, wide = self.scale_head[0], self.scale_head[1]
-            scale_weight, scale_bias = wide.weight[pixels].detach(), wide.bias[pixels].detach()
+            narrow, wide = (head.requires_grad_(False) for head in copy.deepcopy(self.scale_head))
+            wide.weight, wide.bias = (nn.Parameter(p[pixels], False) for p in (wide.weight, wide.bias))
 
-        def decode(z: Code) -> tuple[Tensor, Tensor]:
-            hidden = self.trunk(z)
-            mean = torch.sigmoid(F.linear(hidden, mean_weight, mean_bias))
-            if self.scale_rank is None:
-                return mean, fixed
-            return mean, self.floor + F.softplus(F.linear(narrow(hidden), scale_weight, scale_bias))
+        def decode(z: Code) -> tuple[Tensor, Tensor, PullBack]:
+            raw, hidden = [], z
+            for weight, bias in layers:
+                raw.append(F.linear(hidden, weight, bias))
+                hidden = F.silu(raw[-1])
+            mean = F.linear(hidden, mean_weight, mean_bias).sigmoid_()
+            raw_scale = None if self.scale_rank is None else wide(narrow(hidden))
+            scale = fixed if raw_scale is None else F.softplus(raw_scale).add_(self.floor)
+
+            def pull_back(mean_slope: Tensor, scale_slope: Tensor | None) -> Tensor:
+                slope = torch.ops.aten.sigmoid_backward(mean_slope, mean) @ mean_weight
+                if raw_scale is not None and scale_slope is not None:
+                    slope = slope + (scale_slope * raw_scale.sigmoid() @ wide.weight) @ narrow.weight
+                for (weight, _), before in zip(reversed(layers), reversed(raw), strict=True):
+                    slope = torch.ops.aten.silu_backward(slope, before) @ weight
+                return slope
+
+            return mean, scale, pull_back
 
         return decode
 

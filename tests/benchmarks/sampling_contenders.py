@@ -1,4 +1,4 @@
-"""The four contenders of `sampling.py`, each drawing from one density: p(z | seen pixels) of one decoder.
+"""The contenders of `sampling.py`, each drawing from one density: p(z | seen pixels) of one decoder.
 
 A contender takes a ``Case`` and returns a ``Result``: codes ``(chain, draw, latent)``, seconds with warm-up and
 without compilation, seconds of compilation, and the gradients that its chains asked for, warm-up included.
@@ -7,6 +7,7 @@ Seconds are the process's CPU seconds: on one thread, what a clock shows on a ma
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def ours(case: Case, method: ChEES | None = None) -> Result:
     return Result(drawn.latents["z"].numpy(), seconds, 0.0, drawn.attrs["gradient_evaluations"])
 
 
-def pyro_nuts(case: Case) -> Result:
+def pyro_nuts(case: Case, *, dense: bool = False) -> Result:
     """Draw by ``pyro.infer.MCMC(NUTS(model))``, chain after chain, as any user of Pyro would."""
     count, original = 0, integrator.potential_grad
 
@@ -85,7 +86,7 @@ def pyro_nuts(case: Case) -> Result:
         codes = []
         for _ in range(case.chains):  # what num_chains does on one core, without its warning
             mcmc = MCMC(
-                NUTS(case.model),
+                NUTS(case.model, full_mass=dense),
                 num_samples=case.draws,
                 warmup_steps=case.warmup,
                 disable_progbar=True,
@@ -97,7 +98,7 @@ def pyro_nuts(case: Case) -> Result:
     return Result(torch.stack(codes).numpy(), time.process_time() - start, 0.0, count)
 
 
-def numpyro_nuts(case: Case) -> Result:
+def numpyro_nuts(case: Case, *, dense: bool = False) -> Result:
     """Draw by NumPyro's vectorised NUTS."""
     data = _jax_data(case)
 
@@ -107,7 +108,7 @@ def numpyro_nuts(case: Case) -> Result:
 
     def run(key, starts, data):
         mcmc = numpyro.infer.MCMC(
-            numpyro.infer.NUTS(model),
+            numpyro.infer.NUTS(model, dense_mass=dense),
             num_warmup=case.warmup,
             num_samples=case.draws,
             num_chains=case.chains,
@@ -120,7 +121,7 @@ def numpyro_nuts(case: Case) -> Result:
         mcmc.run(second, data, extra_fields=("num_steps",))
         return mcmc.get_samples(group_by_chain=True)["z"], steps + mcmc.get_extra_fields()["num_steps"].sum()
 
-    (codes, steps), seconds, compile_seconds = _timed(run, case, data)
+    (codes, steps), seconds, compile_seconds = _timed(run, case, data, dense)
     return Result(np.asarray(codes), seconds, compile_seconds, int(steps))
 
 
@@ -154,7 +155,9 @@ def blackjax_chees(case: Case) -> Result:
 
 CONTENDERS = {
     "Pyro NUTS": pyro_nuts,
+    "Pyro NUTS, dense metric": functools.partial(pyro_nuts, dense=True),
     "NumPyro NUTS, vectorised": numpyro_nuts,
+    "NumPyro NUTS, vectorised, dense metric": functools.partial(numpyro_nuts, dense=True),
     "BlackJAX ChEES": blackjax_chees,
     "ours, ChEES": ours,
 }
@@ -162,11 +165,11 @@ CONTENDERS = {
 _compiled: dict[tuple, Any] = {}
 
 
-def _timed(run, case: Case, data: dict) -> tuple[Any, float, float]:
+def _timed(run, case: Case, data: dict, dense: bool = False) -> tuple[Any, float, float]:
     """Compile ahead of time, once for each shape, then run: result, seconds of the run, of compilation."""
     arguments = (jax.random.key(case.seed), jnp.asarray(case.starts()), data)
     shapes = jax.tree.map(lambda leaf: leaf.shape, data)
-    key = (run.__qualname__, case.warmup, case.draws, case.chains, str(shapes))
+    key = (run.__qualname__, case.warmup, case.draws, case.chains, dense, str(shapes))
     start = time.process_time()
     if key not in _compiled:
         _compiled[key] = jax.jit(run).lower(*arguments).compile()

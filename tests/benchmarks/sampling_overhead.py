@@ -42,7 +42,7 @@ def _overhead_line(
     contenders = {
         "step": lambda: trajectory(potential, start, size, [steps], scales, generator),
         "all": lambda: _bare(model.decoder.mean_and_scale, position, steps),
-        "seen": lambda: _bare(decode, position, steps),
+        "seen": lambda: _bare(lambda z: decode(z)[:2], position, steps),
     }
     cost: dict[str, list[float]] = {key: [] for key in contenders}
     for _ in range(max(10, 2000 // chains)):

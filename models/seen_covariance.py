@@ -1,0 +1,178 @@
+r"""Solving with the covariance of the seen pixels, :math:`C = M (B \otimes K) M^\top + s^2 I`.
+
+B is the channels' covariance, K the pixels' (a convolution), M picks what is seen, s is the noise. Two
+routes with one interface: a Cholesky factor of C itself, and preconditioned conjugate gradients (Hestenes &
+Stiefel 1952; Shewchuk 1994, algorithm B3) that only ever convolve. A vector over seen pixels is kept as an
+image ``(..., channel, row, column)`` with 0 at what is hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from posterior_inpainting.models.circulant import CirculantEmbedding
+from posterior_inpainting.models.shapes import Image, Mask
+
+__all__ = ["Cholesky", "ConjugateGradients", "SeenCovariance", "mixed"]
+
+
+def mixed(matrix: Tensor, image: Image) -> Image:
+    """Mix channels: multiply ``(..., channel, row, column)`` by a matrix ``(channel, channel)``.
+
+    >>> mixed(torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([3.0, 4.0]).reshape(2, 1, 1)).flatten().tolist()
+    [8.0, 3.0]
+    """
+    if len(matrix) == 1:
+        return image * matrix
+    return torch.einsum("cd,...dhw->...chw", matrix, image)
+
+
+class SeenCovariance:
+    """Abstract covariance C of the seen pixels of one mask.
+
+    Parameters
+    ----------
+    embedding
+        K, on the image's grid.
+    channels
+        B, ``(channel, channel)``, positive definite, float64.
+    noise
+        s, float64.
+    mask
+        ``(channel, row, column)``, ``True`` = seen.
+    """
+
+    def __init__(self, embedding: CirculantEmbedding, channels: Tensor, noise: Tensor, mask: Mask):
+        self.embedding, self.channels, self.noise, self.mask = embedding, channels, noise, mask
+        self.seen = int(mask.sum())
+
+    def solve(self, right: Image) -> Image:
+        """Return the inverse of C times ``(n, channel, row, column)``, of which only seen values are read."""
+        raise NotImplementedError
+
+
+class Cholesky(SeenCovariance):
+    """The exact route: one factorisation, cubic in the number of seen values, then cheap for any number of draws."""
+
+    def __init__(self, embedding: CirculantEmbedding, channels: Tensor, noise: Tensor, mask: Mask):
+        super().__init__(embedding, channels, noise, mask)
+        self.index = mask.flatten().nonzero().flatten()
+        matrix = self.covariance(self.index, self.index)
+        matrix.diagonal().add_(noise**2)
+        self.factor = torch.linalg.cholesky(matrix, out=matrix)
+
+    def covariance(self, some: Tensor, others: Tensor) -> Tensor:
+        """Return the noiseless covariances between values given by flat index into the image."""
+        size = math.prod(self.embedding.grid)
+        matrix = self.embedding.dense(some % size, others % size)
+        if len(self.channels) == 1:
+            return matrix.mul_(self.channels[0, 0])
+        return matrix.mul_(self.channels[some // size][:, others // size])
+
+    def solve(self, right: Image) -> Image:
+        """Solve by back substitution."""
+        values = right.flatten(1)[:, self.index].T
+        solution = torch.zeros_like(right).flatten(1)
+        solution[:, self.index] = torch.cholesky_solve(values, self.factor).T
+        return solution.view_as(right)
+
+    def whitened(self, right: Tensor) -> Tensor:
+        """Return the inverse of the factor times ``(seen, n)``."""
+        return torch.linalg.solve_triangular(self.factor, right, upper=False)
+
+    def log_det(self) -> Tensor:
+        """Return log det C."""
+        return 2 * self.factor.diagonal().log().sum()
+
+
+class ConjugateGradients(SeenCovariance):
+    r"""The route for large images: iterations that each cost a few FFTs, all right-hand sides at once.
+
+    The preconditioner takes every pixel for seen with the share :math:`p_c` of its channel:
+    :math:`(D B D \otimes K + s^2 I)^{-1}` with :math:`D = \mathrm{diag}(\sqrt{p_c})`, on the torus, which
+    is diagonal in frequency and in the eigenvectors of D B D.
+
+    Parameters
+    ----------
+    embedding, channels, noise, mask
+        As for :class:`SeenCovariance`.
+    tolerance
+        Largest residual of any right-hand side, relative to its own length.
+    iterations
+        Iterations after which to give up.
+
+    Raises
+    ------
+    RuntimeError
+        From :meth:`solve`, where the tolerance is not reached.
+    """
+
+    def __init__(
+        self,
+        embedding: CirculantEmbedding,
+        channels: Tensor,
+        noise: Tensor,
+        mask: Mask,
+        tolerance: float = 1e-5,
+        iterations: int = 1000,
+    ):
+        super().__init__(embedding, channels, noise, mask)
+        self.tolerance, self.iterations = tolerance, iterations
+        self._mask = mask.to(channels)
+        share = self._mask.mean((1, 2)).sqrt()
+        scales, self._axes = torch.linalg.eigh(share[:, None] * channels * share)
+        self._gain = 1 / (scales.clamp(min=0)[:, None, None] * embedding.spectrum + noise**2)
+
+    def product(self, image: Image) -> Image:
+        """Return C times an image that is 0 where hidden."""
+        smooth = self.embedding.product(mixed(self.channels, image))
+        return smooth.mul_(self._mask).add_(image, alpha=float(self.noise**2))
+
+    def preconditioned(self, residual: Image) -> Image:
+        """Return an approximation of the inverse of C times an image that is 0 where hidden."""
+        transformed = self.embedding.transform(mixed(self._axes.T, residual))
+        return mixed(self._axes, self.embedding.filtered(transformed, self._gain)) * self._mask
+
+    def solve(self, right: Image) -> Image:
+        """Solve by preconditioned conjugate gradients, until the slowest right-hand side has converged."""
+        return conjugate_gradients(
+            self.product, self.preconditioned, right * self._mask, self.tolerance, self.iterations
+        )
+
+
+def conjugate_gradients(
+    product: Callable[[Image], Image],
+    preconditioned: Callable[[Image], Image],
+    right: Image,
+    tolerance: float,
+    iterations: int,
+) -> Image:
+    """Solve ``product(x) = right`` for every image of a batch at once; raise ``RuntimeError`` where it fails."""
+    bound = tolerance**2 * _dot(right, right)
+    solution, residual = torch.zeros_like(right), right.clone()
+    direction = step = preconditioned(residual)
+    slope = _dot(residual, step)
+    for _ in range(iterations):
+        if (_dot(residual, residual) <= bound).all():
+            return solution
+        image = product(direction)
+        length = slope / _dot(direction, image).clamp(min=torch.finfo(right.dtype).tiny)
+        solution.addcmul_(length, direction)
+        residual.addcmul_(length, image, value=-1)
+        step = preconditioned(residual)
+        previous, slope = slope, _dot(residual, step)
+        direction = torch.addcmul(step, slope / previous.clamp(min=torch.finfo(right.dtype).tiny), direction)
+    worst = float((_dot(residual, residual) / bound).max().sqrt()) * tolerance
+    raise RuntimeError(
+        f"conjugate gradients stopped after {iterations} iterations with a relative residual of {worst:.1g}; "
+        "expected a larger noise, a larger tolerance or more iterations"
+    )
+
+
+def _dot(some: Image, others: Image) -> Tensor:
+    """Inner products of two batches of images, ``(n, 1, 1, 1)``."""
+    return torch.linalg.vecdot(some.flatten(1), others.flatten(1)).reshape(-1, 1, 1, 1)
