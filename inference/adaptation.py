@@ -7,11 +7,40 @@ several groups (images) can run in one batch, each with an adaptation of its own
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-__all__ = ["Ascent", "DualAveraging", "Moments", "Preconditioner", "windows"]
+__all__ = [
+    "METRICS",
+    "Ascent",
+    "DualAveraging",
+    "Metric",
+    "Moments",
+    "Preconditioner",
+    "check_metric",
+    "windows",
+]
+
+#: How a method learns its scales. ``dense``: a whole covariance across chains, or its diagonal while draws are
+#: few or dimensions more than a thousand. ``diagonal``. ``identity``: none, as for weights with a unit prior.
+Metric = Literal["dense", "diagonal", "identity"]
+METRICS = get_args(Metric)
+
+#: Most dimensions of a whole covariance: beyond, it costs more than what it saves.
+MOST_DENSE = 1000
+
+
+def check_metric(metric: str) -> None:
+    """Raise ``ValueError`` for what is no metric.
+
+    >>> check_metric("curved")
+    Traceback (most recent call last):
+    ValueError: metric='curved'; expected one of dense, diagonal, identity
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric={metric!r}; expected one of {', '.join(METRICS)}")
 
 
 def windows(warmup: int) -> tuple[int, ...]:
@@ -69,7 +98,7 @@ class DualAveraging:
 
 @dataclass(frozen=True)
 class Moments:
-    """Running mean and scatter over chains and iterations: ``(group, dim)``, ``(group, dim, dim)``.
+    """Running mean and scatter over chains and iterations: ``(group, dim)``, ``(group, dim[, dim])``.
 
     Merged batch by batch (Chan, Golub & LeVeque 1983), so that nothing cancels.
     """
@@ -79,10 +108,11 @@ class Moments:
     count: int = 0
 
     @classmethod
-    def start(cls, position: Tensor) -> Moments:
-        """Nothing seen yet, for positions ``(group, chain, dim)``."""
-        groups, _, dim = position.shape
-        return cls(position.new_zeros(groups, dim), position.new_zeros(groups, dim, dim))
+    def start(cls, position: Tensor, dense: bool = True) -> Moments:
+        """Nothing seen yet, for positions ``(group, chain, dim)``; ``dense`` keeps the whole scatter."""
+        mean = torch.zeros_like(position[:, 0])
+        dim = mean.shape[-1]
+        return cls(mean, mean.new_zeros(len(mean), dim, dim) if dense and dim <= MOST_DENSE else mean)
 
     def update(self, position: Tensor) -> Moments:
         """Take in one position of every chain, ``(group, chain, dim)``."""
@@ -91,18 +121,29 @@ class Moments:
         mean = position.mean(1)
         centred = position - mean.unsqueeze(1)
         shift = mean - self.mean
-        outer = shift.unsqueeze(-1) * shift.unsqueeze(-2)
-        scatter = self.scatter + centred.mT @ centred + outer * (self.count * chains / count)
+        if self.scatter.dim() == 3:
+            within, outer = centred.mT @ centred, shift.unsqueeze(-1) * shift.unsqueeze(-2)
+        else:
+            within, outer = centred.square().sum(1), shift.square()
+        scatter = self.scatter + within + outer * (self.count * chains / count)
         return Moments(self.mean + shift * (chains / count), scatter, count)
 
-    def covariance(self) -> Tensor:
-        """Return the covariance ``(group, dim, dim)``, shrunk a little towards its own diagonal's scale.
+    def scales(self) -> Preconditioner:
+        """Return C with C C' the covariance; whole where there are more than twice as many draws as dimensions.
 
-        Stan's regularisation: as if five draws of an uncorrelated law of small variance had been seen.
+        Shrunk a little with Stan's regularisation: as if five draws of a law of small variance had been seen.
         """
         covariance = self.scatter / max(self.count - 1, 1)
         share = self.count / (self.count + 5.0)
-        return share * covariance + 1e-3 * (1 - share) * torch.eye(self.mean.shape[-1]).to(covariance)
+        if covariance.dim() == 2:
+            return Preconditioner((share * covariance + 1e-3 * (1 - share)).sqrt())
+        dim = covariance.shape[-1]
+        covariance = share * covariance + 1e-3 * (1 - share) * torch.eye(dim).to(covariance)
+        if self.count > 2 * dim:
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if not failed.any():
+                return Preconditioner(factor)
+        return Preconditioner(covariance.diagonal(dim1=-2, dim2=-1).sqrt())
 
 
 @dataclass(frozen=True)
@@ -122,15 +163,9 @@ class Preconditioner:
         """Return C = 1 for positions ``(group, chain, dim)``."""
         return cls(torch.ones_like(position[:, 0]))
 
-    @classmethod
-    def from_moments(cls, moments: Moments, dense: bool) -> Preconditioner:
-        """Return C from running moments; dense where there are more than twice as many draws as dimensions."""
-        covariance = moments.covariance()
-        if dense and moments.count > 2 * covariance.shape[-1]:
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            if not failed.any():
-                return cls(factor)
-        return cls(covariance.diagonal(dim1=-2, dim2=-1).sqrt())
+    def some(self, groups: Tensor) -> Preconditioner:
+        """Return the maps of some groups."""
+        return Preconditioner(self.factor[groups])
 
     def forward(self, white: Tensor) -> Tensor:
         """Return C y for ``(group, chain, dim)``."""

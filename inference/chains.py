@@ -6,6 +6,7 @@ state and info). Everything it learns is in its state, so that a run can stop an
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +19,11 @@ from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.store import Store
 
-__all__ = ["Kernel", "Run", "run_kernel"]
+__all__ = ["DivergedError", "Kernel", "Run", "run_kernel"]
+
+
+class DivergedError(ValueError):
+    """A chain left the numbers: what was drawn before is kept, and without a draw the caller gets the error."""
 
 
 class Kernel(ABC):
@@ -67,7 +72,8 @@ class Run:
     stats
         Statistic -> ``(group, chain, draw)``.
     attrs
-        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted`` where Ctrl-C ended the run.
+        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted`` or
+        ``diverged`` where that ended the run.
     """
 
     latents: dict[str, Tensor]
@@ -114,7 +120,7 @@ def run_kernel(
     """
     run = _begin_or_resume(kernel, potential, chains, seed, store)
     total = kernel.warmup + draws
-    interrupted = False
+    ending = ""
     kept: list[tuple[Tensor, dict[str, Tensor]]] = []
     block = store.block if store is not None else 50
     bar = tqdm(total=total, initial=run.state.iteration, disable=not progress, unit="it")
@@ -135,10 +141,14 @@ def run_kernel(
                     or (warming and run.state.iteration % block == 0)
                 ):
                     _finish_block(run, kept, potential, draws, store)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DivergedError) as reason:
             if not kept and not run.blocks:
                 raise
-            interrupted = True
+            ending = "interrupted"
+            if isinstance(reason, DivergedError):
+                ending = "diverged"
+                done = run.draws + len(kept)
+                warnings.warn(f"{reason}. The {done} draws a chain before that are kept", stacklevel=5)
             run.blocks += [_as_block(kept, potential)] if kept else []
     latents, stats = (
         {name: torch.cat([one[part][name] for one in run.blocks], 2) for name in run.blocks[0][part]}
@@ -148,7 +158,7 @@ def run_kernel(
         "warmup": kernel.warmup,
         "gradient_evaluations": potential.gradients,
         "potential": potential.route,
-        **({"interrupted": 1} if interrupted else {}),
+        **({ending: 1} if ending else {}),
     }
     return Run(latents, stats, attrs)
 
@@ -193,7 +203,7 @@ def _finish_block(run: _Progress, kept: list, potential: Potential, draws: int, 
 def _as_block(kept: list, potential: Potential) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     positions, infos = zip(*kept, strict=True)
     stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-    return potential.constrain(torch.stack(positions, 2)), stats
+    return potential.keep(torch.stack(positions, 2)), stats
 
 
 def _show(bar: tqdm, kernel: Kernel, warming: bool, info: dict[str, Tensor]) -> None:

@@ -19,8 +19,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.adaptation import Ascent, DualAveraging, Moments, Preconditioner, windows
+from posterior_inpainting.inference.adaptation import (
+    Ascent,
+    DualAveraging,
+    Metric,
+    Moments,
+    Preconditioner,
+    check_metric,
+    windows,
+)
 from posterior_inpainting.inference.chains import Kernel
+from posterior_inpainting.inference.optimum import climb
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.trajectory import (
     Point,
@@ -63,15 +72,17 @@ class ChEES(Kernel):
         Iterations that adapt and are thrown away.
     target_acceptance
         Harmonic-mean acceptance probability that the step size is adapted to.
-    dense
-        Whether the scales are a whole covariance, estimated across chains, rather than its diagonal.
+    metric
+        How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
+        ``adaptation.Metric``.
     max_steps
         Longest trajectory in leapfrog steps.
     learning_rate
         Of Adam on the log of the trajectory length.
     init
         ``"prior"`` starts every chain from its own draw of the prior, so that R-hat can see several modes;
-        ``"tempered"`` from the particles of a ``TemperedSMC`` run, so that each mode gets its share of chains.
+        ``"tempered"`` from the particles of a ``TemperedSMC`` run, so that each mode gets its share of chains;
+        ``"optimum"`` from the optimum that each reaches from its draw, for weights of networks.
     superchains
         Start the chains from this many points only, neighbours together, as ``diagnostics.nested_rhat``
         wants it; ``None`` gives each its own.
@@ -90,15 +101,16 @@ class ChEES(Kernel):
 
     warmup: int = 200
     target_acceptance: float = 0.651
-    dense: bool = True
+    metric: Metric = "dense"
     max_steps: int = 256
     learning_rate: float = 0.05
     init: str = "prior"
     superchains: int | None = None
 
     def __post_init__(self):
-        if self.init not in ("prior", "tempered"):
-            raise ValueError(f"init={self.init!r}; expected 'prior' or 'tempered'")
+        if self.init not in ("prior", "tempered", "optimum"):
+            raise ValueError(f"init={self.init!r}; expected 'prior', 'tempered' or 'optimum'")
+        check_metric(self.metric)
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
@@ -108,6 +120,8 @@ class ChEES(Kernel):
             from posterior_inpainting.inference.smc import TemperedSMC
 
             position = TemperedSMC().starts(potential, position.shape[1], generator)
+        if self.init == "optimum":
+            position = climb(potential, position)
         if self.superchains is not None:
             chains = position.shape[1]
             if not 0 < self.superchains <= chains or chains % self.superchains:
@@ -127,7 +141,11 @@ class ChEES(Kernel):
         scales = Preconditioner.identity(position)
         step = first_step_size(potential, point, scales, generator, inverse_temperature)
         return State(
-            point, DualAveraging.start(step), Ascent.start(8 * step), Moments.start(position), scales
+            point,
+            DualAveraging.start(step),
+            Ascent.start(8 * step),
+            Moments.start(position, self.metric == "dense"),
+            scales,
         )
 
     def step(
@@ -163,7 +181,7 @@ class ChEES(Kernel):
         if warming:
             travelled = count.squeeze(1) * step_size
             following = self._learn(state, following, proposal, travelled)
-            if following.iteration in windows(self.warmup):
+            if following.iteration in windows(self.warmup) and self.metric != "identity":
                 following = self._relearn_scales(potential, following, generator, inverse_temperature)
         return following, info
 
@@ -183,13 +201,13 @@ class ChEES(Kernel):
 
     def _relearn_scales(self, potential, state: State, generator, inverse_temperature) -> State:
         """Change the scales, and begin step and length anew, whose units change with them."""
-        scales = Preconditioner.from_moments(state.moments, self.dense)
+        scales = state.moments.scales()
         first = first_step_size(potential, state.point, scales, generator, inverse_temperature)
         return replace(
             state,
             step=DualAveraging.start(first),
             length=Ascent.start(torch.full_like(first, SHORTEST)),
-            moments=Moments.start(state.point.position),
+            moments=Moments.start(state.point.position, self.metric == "dense"),
             scales=scales,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,11 @@ def settings(method) -> str:
     return json.dumps(values, default=lambda value: getattr(value, "__name__", None) or repr(value))
 
 
-def latent_groups(drawn: Draws, small: int = 10_000) -> dict[str, xr.Dataset]:
+def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Dataset]:
     """Return the groups ``posterior`` (latents of at most ``small`` elements) and ``sample_stats``."""
     posterior = {}
     for site, value in drawn.latents.items():
-        if value[0, 0].numel() <= small:
+        if small is None or value[0, 0].numel() <= small:
             names = (
                 ("latent",)
                 if site == "z" and value.dim() == 3
@@ -115,6 +115,8 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
         seen, hidden ones drawn with the noise), ``log_likelihood`` (seen pixels), ``sample_stats``,
         ``observed_data`` and ``constant_data``.
     """
+    if hasattr(problem.model, "kept") and "completion" not in drawn.latents:
+        drawn = replace(drawn, latents=problem.model.kept(drawn.latents))
     chains, draws = next(iter(drawn.latents.values())).shape[:2]
     count, nesting = chains * draws, plate_nesting(problem)
     flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}
@@ -131,7 +133,7 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
         torch.cat(part).unflatten(0, (chains, draws)) for part in zip(*pieces, strict=True)
     )
     dims = ("chain", "draw", *IMAGE_DIMS)
-    groups = latent_groups(drawn)
+    groups = latent_groups(drawn, small=None if hasattr(problem.model, "kept") else 10_000)
     groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, _array(completion))))
     groups["posterior_predictive"] = _dataset({"image": (dims, _array(image))})
     pixels = observation.mask.flatten().nonzero().flatten()
@@ -190,14 +192,17 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
     """Completion, predictive image and log likelihood of seen pixels for one chunk of draws."""
     count = len(next(iter(latents.values())))
     with torch.no_grad():
-        trace = batched_trace(problem.model, problem, count, nesting, latents)
-        law = trace.nodes["image"]["fn"].base_dist  # single pixels, below `to_event(3)`
+        if "completion" in latents:  # a model that keeps completions instead of its many latents
+            completion, law = latents["completion"], problem.model.pixel_law(latents["completion"])
+        else:
+            trace = batched_trace(problem.model, problem, count, nesting, latents)
+            completion = trace.nodes["completion"]["value"]
+            law = trace.nodes["image"]["fn"].base_dist  # single pixels, below `to_event(3)`
         shape = (count, *observation.shape)
         drawn = law.expand(shape).sample()
         log_likelihood = law.log_prob(observation.image).expand(shape)
-    completion = trace.nodes["completion"]["value"].expand(shape)
     image = torch.where(observation.mask, observation.image, drawn)
-    return completion, image, log_likelihood[:, observation.mask]
+    return completion.expand(shape), image, log_likelihood[:, observation.mask]
 
 
 def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:

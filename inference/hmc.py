@@ -137,7 +137,7 @@ def _run(method: HMC | NUTS, problem: Problem, draws: int, chains: int, seed: in
             records.append(record)
     stats = {name: torch.stack([record[name] for record in records]) for name in records[0]}
     attrs = {"warmup": warmup, "gradient_evaluations": potential.gradients, "potential": potential.route}
-    return Draws(potential.constrain(torch.stack(positions)), stats, "markov", attrs)
+    return Draws(potential.keep(torch.stack(positions)), stats, "markov", attrs)
 
 
 def _run_chain(

@@ -43,7 +43,7 @@ def runs_together(method: Method) -> bool:
     >>> runs_together(ChEES()), runs_together(ChEES(init="tempered")), runs_together(ParallelTempering())
     (True, False, False)
     """
-    alone = isinstance(method, ParallelTempering) or getattr(method, "init", "prior") != "prior"
+    alone = isinstance(method, ParallelTempering) or getattr(method, "init", "prior") == "tempered"
     return hasattr(method, "step") and not alone
 
 

@@ -17,8 +17,16 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.adaptation import DualAveraging, Moments, Preconditioner, windows
-from posterior_inpainting.inference.chains import Kernel
+from posterior_inpainting.inference.adaptation import (
+    DualAveraging,
+    Metric,
+    Moments,
+    Preconditioner,
+    check_metric,
+    windows,
+)
+from posterior_inpainting.inference.chains import DivergedError, Kernel
+from posterior_inpainting.inference.optimum import climb
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.trajectory import (
     Point,
@@ -52,10 +60,14 @@ class MALA(Kernel):
         Iterations that adapt and are thrown away.
     target_acceptance
         Mean acceptance probability that the step size is adapted to (0.574 is optimal in high dimension).
-    dense
-        Whether the scales are a whole covariance rather than its diagonal.
+    metric
+        How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
+        ``adaptation.Metric``.
     thin
         Langevin steps for each kept draw.
+    init
+        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
+        each reaches from there, for weights of networks.
 
     Examples
     --------
@@ -65,15 +77,23 @@ class MALA(Kernel):
 
     warmup: int = 500
     target_acceptance: float = 0.574
-    dense: bool = True
+    metric: Metric = "dense"
     thin: int = 5
+    init: str = "prior"
+
+    def __post_init__(self):
+        check_metric(self.metric)
+        _check_init(self.init)
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
+        position = climb(potential, position) if self.init == "optimum" else position
         point = evaluate(potential, position)
         scales = Preconditioner.identity(position)
         step = first_step_size(potential, point, scales, generator)
-        return State(point, DualAveraging.start(step), Moments.start(position), scales)
+        return State(
+            point, DualAveraging.start(step), Moments.start(position, self.metric == "dense"), scales
+        )
 
     def step(
         self, potential: Potential, state: State, generator: Generator
@@ -103,10 +123,10 @@ class MALA(Kernel):
         state = replace(state, iteration=state.iteration + 1)
         if warming:
             state = replace(state, moments=state.moments.update(state.point.position))
-            if state.iteration in windows(self.warmup):
-                scales = Preconditioner.from_moments(state.moments, self.dense)
+            if state.iteration in windows(self.warmup) and self.metric != "identity":
+                scales = state.moments.scales()
                 first = first_step_size(potential, state.point, scales, generator)
-                fresh = Moments.start(state.point.position)
+                fresh = Moments.start(state.point.position, self.metric == "dense")
                 state = replace(state, step=DualAveraging.start(first), moments=fresh, scales=scales)
         return state, info
 
@@ -131,6 +151,9 @@ class ULA(Kernel):
         Iterations that are thrown away.
     thin
         Langevin steps for each kept draw.
+    init
+        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
+        each reaches from there, for weights of networks.
 
     Examples
     --------
@@ -141,28 +164,36 @@ class ULA(Kernel):
     step_size: float = 1e-3
     warmup: int = 500
     thin: int = 5
+    init: str = "prior"
 
     label: ClassVar[str] = "ULA (unadjusted)"
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
+        _check_init(self.init)
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""
+        position = climb(potential, position) if self.init == "optimum" else position
         return FreeState(evaluate(potential, position))
 
     def step(
         self, potential: Potential, state: FreeState, generator: Generator
     ) -> tuple[FreeState, dict[str, Tensor]]:
         """Make ``thin`` steps of every chain, none of them ever refused."""
-        position, gradient = state.point.position, state.point.gradient
+        point = state.point
         for _ in range(self.thin):
+            position = point.position
             noise = torch.randn(position.shape, generator=generator, device=position.device).to(position)
-            position = position + 0.5 * self.step_size * gradient + self.step_size**0.5 * noise
-            point = evaluate(potential, position)
-            gradient = point.gradient
+            drift = 0.5 * self.step_size * point.gradient
+            point = evaluate(potential, position + drift + self.step_size**0.5 * noise)
         lp = point.log_density()
+        if not lp.isfinite().all():
+            raise DivergedError(
+                f"{self.label} diverged in iteration {state.iteration + 1}: step_size={self.step_size:g} is "
+                "too large for this posterior; try a tenth of it, or MALA(), which finds its own"
+            )
         info = {
             "lp": lp,
             "step_size": torch.full_like(lp, self.step_size),
@@ -170,3 +201,8 @@ class ULA(Kernel):
             "diverging": ~lp.isfinite(),
         }
         return FreeState(point, state.iteration + 1), info
+
+
+def _check_init(init: str) -> None:
+    if init not in ("prior", "optimum"):
+        raise ValueError(f"init={init!r}; expected 'prior' or 'optimum'")

@@ -11,8 +11,9 @@ from torch import Tensor
 __all__ = ["Draws", "DrawsAre", "Method", "Problem"]
 
 #: ``markov``: correlated draws of a chain. ``independent``: independent and identically distributed.
-#: ``restarts``: one optimum a chain, not draws at all. ``particles``: chains are independent replicates.
-DrawsAre = Literal["markov", "independent", "restarts", "particles"]
+#: ``restarts``: one optimum a chain, not draws at all; ``path``: the way to one. ``particles``: chains are
+#: independent replicates.
+DrawsAre = Literal["markov", "independent", "restarts", "path", "particles"]
 
 
 @dataclass(frozen=True)

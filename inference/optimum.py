@@ -6,14 +6,17 @@ element by element, so nothing of one reaches another.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import biject_to
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.methods import Draws, Problem
+from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.tracing import (
     batched_trace,
     latent_sites,
@@ -21,7 +24,19 @@ from posterior_inpainting.inference.tracing import (
     plate_nesting,
 )
 
-__all__ = ["MAP"]
+__all__ = ["MAP", "climb"]
+
+
+def climb(potential: Potential, position: Tensor, steps: int = 300, learning_rate: float = 0.03) -> Tensor:
+    """Move chains ``(..., chain, dim)`` towards an optimum each, by Adam: where thousands of weights may start."""
+    position = position.clone()
+    optimiser = torch.optim.Adam([position], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        position.grad = -potential.gradient(position)[2]
+        optimiser.step()
+        schedule.step()
+    return position
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,9 @@ class MAP:
         Number of starting points.
     steps, learning_rate
         Adam's steps and first step size, which falls to 0 along half a cosine.
+    snapshots
+        Points of the way that are kept, at steps evenly spaced in their logarithm, the end among them:
+        the result's draws are then the ``path`` of each restart, for ``early_stopping``.
 
     Examples
     --------
@@ -51,32 +69,51 @@ class MAP:
     restarts: int = 8
     steps: int = 1000
     learning_rate: float = 0.05
+    snapshots: int = 1
 
     def __post_init__(self):
-        if self.restarts < 1 or self.steps < 1:
-            raise ValueError(f"restarts={self.restarts}, steps={self.steps}; expected at least 1 of each")
+        if self.restarts < 1 or self.steps < 1 or self.snapshots < 1:
+            raise ValueError(
+                f"restarts={self.restarts}, steps={self.steps}, snapshots={self.snapshots}; "
+                "expected at least 1 of each"
+            )
 
     def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-        """Optimise from every restart; chain = restart, draw = 1."""
+        """Optimise from every restart; chain = restart, draw = snapshot."""
         torch.manual_seed(seed)
-        latents, lp = self.optimise(problem, progress=progress)
-        attrs = {"gradient_evaluations": self.restarts * self.steps, "best_restart": int(lp.argmax())}
-        return Draws(
-            {k: v.unsqueeze(1) for k, v in latents.items()}, {"lp": lp.unsqueeze(1)}, "restarts", attrs
-        )
+        kept = getattr(problem.model, "kept", lambda latents: latents)
+        wanted = np.unique(np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:])
+        path: list[tuple[dict[str, Tensor], Tensor]] = []
 
-    def optimise(self, problem: Problem, progress: bool = False) -> tuple[dict[str, Tensor], Tensor]:
+        def look(step: int, latents: dict[str, Tensor], lp: Tensor) -> None:
+            if step in wanted[:-1]:
+                path.append((kept({k: v.detach().clone() for k, v in latents.items()}), lp.detach()))
+
+        latents, lp = self.optimise(problem, progress=progress, look=look if self.snapshots > 1 else None)
+        path.append((kept(latents), lp))
+        attrs = {"gradient_evaluations": self.restarts * self.steps, "best_restart": int(lp.argmax())}
+        stats = {"lp": torch.stack([one for _, one in path], 1)}
+        stats["step"] = torch.from_numpy(wanted).expand(self.restarts, -1)
+        sites = {name: torch.stack([one[name] for one, _ in path], 1) for name in path[0][0]}
+        return Draws(sites, stats, "restarts" if self.snapshots == 1 else "path", attrs)
+
+    def optimise(
+        self, problem: Problem, progress: bool = False, look: Callable | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the optima, site -> ``(restart, *batch, *event)``, and their log joint density ``(restart,)``.
 
-        A batch of images is optimised as if each were alone, from the same starting points.
+        A batch of images is optimised as if each were alone, from the same starting points. ``look`` is
+        called with the number of steps made so far, the latents there and their log joint density.
         """
         nesting = plate_nesting(problem)
         free, constrain = self._starts(problem, nesting)
         optimiser = torch.optim.Adam(list(free.values()), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        for _ in tqdm(range(self.steps), desc="MAP", disable=not progress, unit="step"):
+        for step in tqdm(range(self.steps), desc="MAP", disable=not progress, unit="step"):
             optimiser.zero_grad()
-            _, lp = self._score(problem, free, constrain, nesting)
+            latents, lp = self._score(problem, free, constrain, nesting)
+            if look is not None:
+                look(step, latents, lp)
             (-lp.sum()).backward()
             optimiser.step()
             schedule.step()

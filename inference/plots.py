@@ -58,7 +58,7 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     mean = np.where(mask, seen, completion.mean(0))
     sd = np.where(mask, 0.0, predictive.std(0))
     shown = completion[np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)]
-    word = "restart" if idata.attrs["draws_are"] == "restarts" else "draw"
+    word = {"restarts": "restart", "path": "step"}.get(idata.attrs["draws_are"], "draw")
     panels = [("observed", _with_holes(seen, mask)), ("mean", _picture(mean)), ("sd", sd.mean(0))]
     panels += [(f"{word} {i + 1}", _picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
     if truth is not None:
@@ -108,8 +108,8 @@ def coverage_curve(idata, truth: Image, ax: Axes | None = None, label: str | Non
     """
     import matplotlib.pyplot as plt
 
-    if idata.attrs["draws_are"] == "restarts":
-        raise ValueError("the draws are restarts of an optimiser; coverage is for draws")
+    if idata.attrs["draws_are"] in ("restarts", "path"):
+        raise ValueError("the draws are optima; coverage is for draws")
     draws, _, target = scores._hidden_draws(idata, truth)
     levels = np.linspace(0.05, 0.95, 19)
     observed = [scores.coverage(draws, target, level).mean() for level in levels]
@@ -147,6 +147,4 @@ def describe(idata) -> str:
     attrs = idata.attrs
     name = f"{attrs['model']}, {attrs['method']}"
     density = ", pseudo-posterior" if attrs["density"] != "posterior" else ""
-    return (
-        f"{name}: {attrs['draws_are']} {'optima' if attrs['draws_are'] == 'restarts' else 'draws'}{density}"
-    )
+    return f"{name}: {attrs['draws_are']} {'optima' if attrs['draws_are'] in ('restarts', 'path') else 'draws'}{density}"

@@ -136,6 +136,12 @@ class Potential:
         """Return latents in the model's own space, site -> ``(..., *shape)``, of positions ``(..., dim)``."""
         return {name: self.transforms[name](piece) for name, piece in self._split(position).items()}
 
+    def keep(self, position: Tensor) -> dict[str, Tensor]:
+        """Return what is kept of draws at positions ``(..., dim)``: the latents, or what the model says."""
+        latents = self.constrain(position)
+        kept = getattr(self.problem.model, "kept", None)
+        return latents if kept is None else kept(latents)
+
     def draw_prior(self, count: int) -> Tensor:
         """Return positions ``(count, dim)`` drawn from the prior with torch's global generator."""
 

@@ -54,6 +54,8 @@ def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
     >>> 0 < figures["CRPS"] < 0.5
     True
     """
+    if idata.attrs["draws_are"] == "path":
+        raise ValueError("the draws are the path of an optimiser; early_stopping() scores it step by step")
     draws, hidden, target = _hidden_draws(idata, truth)
     completions = np.clip(_flat(idata, "posterior", "completion"), 0, 1)
     mean = completions.mean(0)

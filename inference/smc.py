@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.adaptation import Moments, Preconditioner
+from posterior_inpainting.inference.adaptation import Moments
 from posterior_inpainting.inference.methods import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.trajectory import Point, evaluate, metropolis, trajectory
@@ -153,7 +153,7 @@ class TemperedSMC:
         """Move every particle until it has forgotten where it was."""
         beta = cloud.inverse_temperature.unsqueeze(1)
         moments = Moments.start(cloud.point.position).update(cloud.point.position)
-        scales = Preconditioner.from_moments(moments, dense=True)
+        scales = moments.scales()
         point = evaluate(potential, cloud.point.position, beta)  # the gradient at the new temperature
         origin, step = point.position, cloud.step_size
         for _ in range(self.max_moves):

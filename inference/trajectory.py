@@ -159,7 +159,7 @@ def _ragged(potential, start, momentum, step, steps, scales, inverse_temperature
         if which is None:
             which = torch.tensor(sorted(order[:active]), device=position.device)
             last = torch.tensor([steps[group] for group in which.tolist()], device=position.device)
-            part = Preconditioner(scales.factor[which])
+            part = scales.some(which)
             some_step = step[which]
             beta = (
                 inverse_temperature[which] if isinstance(inverse_temperature, Tensor) else inverse_temperature

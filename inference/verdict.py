@@ -134,7 +134,7 @@ def _not_markov(idata) -> Verdict:
     from posterior_inpainting.inference.diagnostics import khat
 
     kind = idata.attrs["draws_are"]
-    if kind == "restarts":
+    if kind in ("restarts", "path"):
         return Verdict(kind, "each is an optimum, and none is a draw", "Use ChEES() for a posterior.")
     if kind == "particles":
         error = idata.attrs.get("log_evidence_se", float("nan"))

@@ -2,17 +2,30 @@
 
 from posterior_inpainting.models import datasets, files, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.layers import BayesianConv2d, BayesianLinear, BayesianModule, bayesian
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.supervised import Supervised
 from posterior_inpainting.models.variational_autoencoder import VariationalAutoencoder
+from posterior_inpainting.models.weight_priors import FanIn, Gaussian, ScaleMixture
 
 __all__ = [
+    "BayesianConv2d",
+    "BayesianLinear",
+    "BayesianModule",
+    "DeepImagePrior",
+    "FanIn",
+    "Gaussian",
     "ImageModel",
     "LatentCode",
     "LinearGaussian",
     "Observation",
+    "ScaleMixture",
+    "Supervised",
     "VariationalAutoencoder",
+    "bayesian",
     "datasets",
     "files",
     "observations",

@@ -12,6 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from posterior_inpainting import models
 from posterior_inpainting.models import (
+    DeepImagePrior,
     ImageModel,
     LatentCode,
     LinearGaussian,
@@ -20,11 +21,12 @@ from posterior_inpainting.models import (
     observations,
     pretrained,
 )
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, MultilayerDecoder
 
 SHAPE = (1, 8, 8)
 
 MODELS = {
+    DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
     LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
     LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
     VariationalAutoencoder: lambda: VariationalAutoencoder(

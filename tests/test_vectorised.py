@@ -34,7 +34,7 @@ SEVERAL_MODES = (
 
 EXACT = {
     "ChEES": (ChEES(warmup=200), 300, 32),
-    "ChEES, diagonal": (ChEES(warmup=200, dense=False), 300, 32),
+    "ChEES, diagonal": (ChEES(warmup=200, metric="diagonal"), 300, 32),
     "ChEES, few chains": (ChEES(warmup=300), 1500, 4),
     "MALA": (MALA(warmup=300, thin=5), 600, 32),
     "ParallelTempering": (ParallelTempering(temperatures=6, warmup=200), 300, 16),
