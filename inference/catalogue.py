@@ -17,9 +17,12 @@ from posterior_inpainting.inference.smc import TemperedSMC
 from posterior_inpainting.inference.tempering import ParallelTempering
 from posterior_inpainting.inference.variational import Variational
 from posterior_inpainting.models import (
+    DeepImagePrior,
+    GaussianProcess,
     ImageModel,
     LatentCode,
     LinearGaussian,
+    Observation,
     datasets,
     files,
     observations,
@@ -27,10 +30,23 @@ from posterior_inpainting.models import (
 )
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
-__all__ = ["METHODS", "MODELS", "image_named", "mask_named", "method_named", "model_named"]
+__all__ = [
+    "FITTED",
+    "METHODS",
+    "MODELS",
+    "SETTINGS",
+    "image_named",
+    "mask_named",
+    "method_named",
+    "model_for",
+    "model_named",
+]
 
 METHODS: dict[str, Callable[[], Method]] = {
     "chees": ChEES,
+    "langevin": lambda: MALA(
+        warmup=100, thin=10, metric="identity", init="optimum"
+    ),  # for weights of networks
     "tempering": ParallelTempering,
     "smc": TemperedSMC,
     "mala": MALA,
@@ -76,6 +92,15 @@ MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
     "natural-linear": _linear("natural"),
 }
 
+#: Models that need the observation itself, and no training data: fitted to what is seen.
+FITTED: dict[str, Callable[[Observation], ImageModel]] = {
+    "gp": GaussianProcess.fit,
+    "dip": lambda observation: DeepImagePrior(observation.shape),
+}
+
+#: Method, draws and chains of a model where the caller names none.
+SETTINGS: dict[str, tuple[str, int, int]] = {"gp": ("exact", 100, 4), "dip": ("langevin", 100, 4)}
+
 _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
     # name: maker, types of its arguments, how it is written
     "box": (observations.box, (int, int, int, int), "box:TOP,LEFT,HEIGHT,WIDTH (hidden)"),
@@ -98,9 +123,24 @@ def model_named(name: str, shape: ImageShape) -> ImageModel:
     >>> model_named("digits-vae-2d", (1, 8, 8)).latent
     2
     """
+    if name in FITTED:
+        raise ValueError(f"{name} is made for one image; only `complete` takes it")
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+        raise ValueError(f"unknown model {name!r}; there are {', '.join([*MODELS, *FITTED])}")
     return MODELS[name](shape)
+
+
+def model_for(name: str, observation: Observation) -> ImageModel:
+    """Make the model of a name for one observation, fitted to its seen pixels if it is one of ``FITTED``.
+
+    >>> from posterior_inpainting.models import datasets
+    >>> image = datasets.load("digits")[0]
+    >>> type(model_for("dip", Observation(image, image > 0.5))).__name__
+    'DeepImagePrior'
+    """
+    if name in FITTED:
+        return FITTED[name](observation)
+    return model_named(name, observation.shape)
 
 
 def method_named(name: str) -> Method:

@@ -38,9 +38,9 @@ def complete(
     missing: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are missing.")] = None,
     truth: Annotated[Path | None, typer.Option(help="The whole image, to score against.")] = None,
     model: Annotated[str, typer.Option(help="Name of a model.")] = "fashion-mnist-vae",
-    method: Annotated[str, typer.Option(help="Name of a method.")] = "chees",
-    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 800,
-    chains: Annotated[int, typer.Option(help="Chains.")] = 16,
+    method: Annotated[str | None, typer.Option(help="Name of a method, if not the model's own.")] = None,
+    draws: Annotated[int | None, typer.Option(help="Kept draws a chain, if not the model's own.")] = None,
+    chains: Annotated[int | None, typer.Option(help="Chains, if not the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for completions.png, posterior.nc, summary.csv.")] = Path(
         "out"
@@ -52,12 +52,13 @@ def complete(
     """
     from posterior_inpainting.inference import diagnostics, infer, plots, scores
     from posterior_inpainting.inference.catalogue import (
+        SETTINGS,
         check_seen,
         check_values,
         image_named,
         mask_named,
         method_named,
-        model_named,
+        model_for,
     )
     from posterior_inpainting.inference.convert import save
     from posterior_inpainting.models import Observation, files
@@ -92,13 +93,15 @@ def complete(
         check_values(whole[~known], "hidden pixels of the truth")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; expected a folder")
-    chosen = method_named(method)
+    own_method, own_draws, own_chains = SETTINGS.get(model, ("chees", 800, 16))
+    chosen = method_named(own_method if method is None else method)
+    seen_pixels = Observation(pixels, known)
     posterior = infer(
-        model_named(model, tuple(pixels.shape)),
-        Observation(pixels, known),
+        model_for(model, seen_pixels),
+        seen_pixels,
         chosen,
-        draws=draws,
-        chains=chains,
+        draws=own_draws if draws is None else draws,
+        chains=own_chains if chains is None else chains,
         seed=seed,
     )
     table = diagnostics.summary(posterior)

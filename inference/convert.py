@@ -193,7 +193,8 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
     count = len(next(iter(latents.values())))
     with torch.no_grad():
         if "completion" in latents:  # a model that keeps completions instead of its many latents
-            completion, law = latents["completion"], problem.model.pixel_law(latents["completion"])
+            model: Any = problem.model
+            completion, law = latents["completion"], model.pixel_law(latents["completion"])
         else:
             trace = batched_trace(problem.model, problem, count, nesting, latents)
             completion = trace.nodes["completion"]["value"]

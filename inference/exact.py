@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,5 +41,6 @@ class Exact:
         latents, stats = draw_from_guide(problem, draws, chains)
         attrs: dict = {"gradient_evaluations": 0}
         if hasattr(problem.model, "log_evidence"):
-            attrs["log_evidence"] = float(problem.model.log_evidence(*problem.args, **problem.kwargs))
+            evidence = float(problem.model.log_evidence(*problem.args, **problem.kwargs))
+            attrs |= {"log_evidence": evidence} if math.isfinite(evidence) else {}
         return Draws(latents, stats, "independent", attrs)

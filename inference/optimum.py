@@ -12,17 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.methods import Draws, Problem
 from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.tracing import (
-    batched_trace,
-    latent_sites,
-    log_prob_by_draw,
-    plate_nesting,
-)
 
 __all__ = ["MAP", "climb"]
 
@@ -87,7 +80,7 @@ class MAP:
 
         def look(step: int, latents: dict[str, Tensor], lp: Tensor) -> None:
             if step in wanted[:-1]:
-                path.append((kept({k: v.detach().clone() for k, v in latents.items()}), lp.detach()))
+                path.append((kept({k: v.clone() for k, v in latents.items()}), lp))
 
         latents, lp = self.optimise(problem, progress=progress, look=look if self.snapshots > 1 else None)
         path.append((kept(latents), lp))
@@ -105,40 +98,38 @@ class MAP:
         A batch of images is optimised as if each were alone, from the same starting points. ``look`` is
         called with the number of steps made so far, the latents there and their log joint density.
         """
-        nesting = plate_nesting(problem)
-        free, constrain = self._starts(problem, nesting)
-        optimiser = torch.optim.Adam(list(free.values()), lr=self.learning_rate)
+        potential, position = self._start(problem)
+        optimiser = torch.optim.Adam([position], lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         for step in tqdm(range(self.steps), desc="MAP", disable=not progress, unit="step"):
-            optimiser.zero_grad()
-            latents, lp = self._score(problem, free, constrain, nesting)
+            log_prior, log_likelihood, gradient = potential.gradient(position)
             if look is not None:
-                look(step, latents, lp)
-            (-lp.sum()).backward()
+                look(step, _by_restart(potential, position), _by_restart_sum(log_prior + log_likelihood))
+            position.grad = -gradient
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            return self._score(problem, free, constrain, nesting)
+            log_prior, log_likelihood = potential(position)
+        return _by_restart(potential, position), _by_restart_sum(log_prior + log_likelihood)
 
-    def _starts(self, problem: Problem, nesting: int) -> tuple[dict[str, Tensor], dict]:
-        """Draw starts from the prior, the same for every image of a batch."""
-        # Drawn for the first image alone, so that an image's start does not depend on how many follow it.
-        first = tuple(a[:1] if isinstance(a, Tensor) and a.dim() == 4 else a for a in problem.args)
-        images = max((len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4), default=1)
-        with torch.no_grad():
-            trace = batched_trace(problem.model, replace(problem, args=first), self.restarts, nesting)
-        constrain, free = {}, {}
-        for name in latent_sites(trace):
-            site = trace.nodes[name]
-            constrain[name] = biject_to(site["fn"].support)
-            value = constrain[name].inv(site["value"])
-            for frame in site["cond_indep_stack"]:
-                if frame.name == "images":
-                    value = value.repeat_interleave(images, dim=frame.dim - site["fn"].event_dim)
-            free[name] = value.clone().requires_grad_()
-        return free, constrain
+    def _start(self, problem: Problem) -> tuple[Potential, Tensor]:
+        """Draw starts from the prior, the same for every image of a batch: ``([image,] restart, dim)``."""
+        images = max((len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4), default=None)
+        if images is not None:  # a mask may be shared by all images
+            args = (a.expand(images, *a.shape[-3:]) if isinstance(a, Tensor) else a for a in problem.args)
+            problem = replace(problem, args=tuple(args))
+        # The optimum is that of the density in the model's own space, whose constraints `constrain` keeps.
+        potential = Potential(problem, groups=images, jacobian=False)
+        position = potential.draw_prior(self.restarts)
+        return potential, position if images is None else position.repeat(images, 1, 1)
 
-    def _score(self, problem: Problem, free: dict, constrain: dict, nesting: int) -> tuple[dict, Tensor]:
-        latents = {name: constrain[name](value) for name, value in free.items()}
-        trace = batched_trace(problem.model, problem, self.restarts, nesting, latents)
-        return latents, log_prob_by_draw(trace, self.restarts, nesting)
+
+def _by_restart(potential: Potential, position: Tensor) -> dict[str, Tensor]:
+    """Latents with restarts first: site -> ``(restart, [image,] *event)``."""
+    latents = potential.constrain(position.detach())
+    return {n: v if potential.groups is None else v.transpose(0, 1).clone() for n, v in latents.items()}
+
+
+def _by_restart_sum(lp: Tensor) -> Tensor:
+    """Sum log densities ``([image,] restart)`` over images."""
+    return lp if lp.dim() == 1 else lp.sum(0)

@@ -147,4 +147,5 @@ def describe(idata) -> str:
     attrs = idata.attrs
     name = f"{attrs['model']}, {attrs['method']}"
     density = ", pseudo-posterior" if attrs["density"] != "posterior" else ""
-    return f"{name}: {attrs['draws_are']} {'optima' if attrs['draws_are'] in ('restarts', 'path') else 'draws'}{density}"
+    what = "optima" if attrs["draws_are"] in ("restarts", "path") else "draws"
+    return f"{name}: {attrs['draws_are']} {what}{density}"

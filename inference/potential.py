@@ -44,6 +44,9 @@ class Potential:
         then there are that many posteriors, evaluated together. ``None`` for a single one.
     closed_form
         Whether to use the model's ``log_densities`` where it has one.
+    jacobian
+        Whether the log prior counts the change to unconstrained space: for draws it must, for an optimum in
+        the model's own space it must not.
 
     Attributes
     ----------
@@ -71,7 +74,14 @@ class Potential:
     (1, (5,), -1.4189)
     """
 
-    def __init__(self, problem: Problem, *, groups: int | None = None, closed_form: bool = True):
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        groups: int | None = None,
+        closed_form: bool = True,
+        jacobian: bool = True,
+    ):
         self.problem = problem
         self.groups = groups
         self.gradients = 0
@@ -90,7 +100,8 @@ class Potential:
             raise ValueError("the model has no latent site to draw")
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.dim = sum(self.sizes)
-        self._curved = [name for name, transform in self.transforms.items() if not _is_identity(transform)]
+        self._flat = all(_is_identity(transform) for transform in self.transforms.values())
+        self._curved = [n for n, t in self.transforms.items() if jacobian and not _is_identity(t)]
         self._by_hand: Callable | None = None
         self._density, self.route = self._choose_route(closed_form)
 
@@ -160,7 +171,7 @@ class Potential:
         density = offered(*self.problem.args, **self.problem.kwargs) if offered is not None else None
         if density is not None:
             # A gradient by hand is that of one unconstrained site, the code.
-            if len(self.shapes) == 1 and not self._curved:
+            if len(self.shapes) == 1 and self._flat:
                 self._by_hand = getattr(density, "gradient", None)
             return functools.partial(self._closed_form, density), "closed form"
         try:
@@ -220,7 +231,8 @@ class Potential:
         prior = likelihood = position.new_zeros(())
         for name, piece in pieces.items():
             prior = prior + trace.nodes[name]["log_prob_sum"]
-            prior = prior + self.transforms[name].log_abs_det_jacobian(piece, latents[name]).sum()
+            if name in self._curved:
+                prior = prior + self.transforms[name].log_abs_det_jacobian(piece, latents[name]).sum()
         for name in observed_sites(trace):
             if name not in latents:
                 likelihood = likelihood + trace.nodes[name]["log_prob_sum"]

@@ -164,7 +164,7 @@ def _trainable(model: Callable, guide: Callable, images: Tensor, targets: Tensor
         guide(images) if targets is None else guide(images, targets)
     owners = [model, getattr(guide, "__self__", guide)]
     unique = {id(p): p for owner in owners if isinstance(owner, torch.nn.Module) for p in owner.parameters()}
-    parameters = [p for p in unique.values() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in unique.values() if p.requires_grad]
     if not parameters:
         raise ValueError("neither the model nor the guide has a trainable parameter; is the decoder frozen?")
     return parameters

@@ -1,8 +1,9 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, files, observations, pretrained
+from posterior_inpainting.models import datasets, files, observations, pretrained, stationary_kernels
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
+from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.layers import BayesianConv2d, BayesianLinear, BayesianModule, bayesian
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
@@ -18,6 +19,7 @@ __all__ = [
     "DeepImagePrior",
     "FanIn",
     "Gaussian",
+    "GaussianProcess",
     "ImageModel",
     "LatentCode",
     "LinearGaussian",
@@ -30,4 +32,5 @@ __all__ = [
     "files",
     "observations",
     "pretrained",
+    "stationary_kernels",
 ]

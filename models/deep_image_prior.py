@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.memory import check_memory
 from posterior_inpainting.models.networks.hourglass import Hourglass
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
@@ -79,7 +80,12 @@ class DeepImagePrior(ImageModel):
         if output not in ("sigmoid", "linear"):
             raise ValueError(f"output={output!r}; expected 'sigmoid' or 'linear'")
         self.image_shape = tuple(image_shape)
-        network = Hourglass(self.image_shape) if network is None else network
+        if network is None:
+            # What a gradient keeps: some twenty layers of 32 channels, and the skips' maps.
+            pixels = math.prod(self.image_shape[1:])
+            side = int(math.sqrt(pixels))
+            check_memory(4 * 20 * 32 * pixels, f"a network for {' x '.join(map(str, image_shape))}", side)
+            network = Hourglass(self.image_shape)
         self.network = network.requires_grad_(False).eval()
         self._parameters_of = dict(network.named_parameters())
         self.latent = sum(parameter.numel() for parameter in self._parameters_of.values())
@@ -171,8 +177,8 @@ class WeightDensity:
                 vector_to_parameters(one, self._parameters)
             with torch.enable_grad():
                 likelihood = self._log_likelihood(self.model.squash(self._network()), target, known)
-                slope = torch.autograd.grad(likelihood, self._parameters)
-            slopes.append(parameters_to_vector(slope))
+                pieces = torch.autograd.grad(likelihood, self._parameters)
+            slopes.append(parameters_to_vector(pieces))
             likelihoods.append(likelihood.detach())
         slope = torch.stack(slopes).reshape(weights.shape)
         beta = inverse_temperature

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro
 import pyro.distributions as dist
@@ -32,7 +32,7 @@ from posterior_inpainting.models.weight_priors import ScaleMixture
 __all__ = ["BayesianConv2d", "BayesianLinear", "BayesianModule", "Prior", "bayesian"]
 
 #: Law of a single weight, or a function of a parameter's path and value that returns one.
-Prior = TorchDistributionMixin | Callable[[str, Tensor], TorchDistributionMixin]
+Prior: TypeAlias = TorchDistributionMixin | Callable[[str, Tensor], TorchDistributionMixin]
 
 #: Marks sites that all data share, so that minibatches share their divergence out (`BayesByBackprop`).
 _GLOBAL = {"is_global": True}
@@ -195,7 +195,8 @@ class BayesianModule(PyroModule):
 
     def _forward_local(self, *args: Any, method: str) -> Any:
         posterior, mean = self.posterior(), self.mean
-        divergence = sum(kl_divergence(q, self._prior(path, mean)).sum() for path, q in posterior.items())
+        divergences = [kl_divergence(q, self._prior(path, mean)).sum() for path, q in posterior.items()]
+        divergence = torch.stack(divergences).sum()
         if am_i_wrapped():  # called as a plain function: there is no one to score for
             pyro.sample(
                 self._pyro_get_fullname("divergence"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.circulant import CirculantEmbedding
+from posterior_inpainting.models.memory import check_memory
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Cholesky", "ConjugateGradients", "SeenCovariance", "mixed"]
@@ -60,6 +61,7 @@ class Cholesky(SeenCovariance):
 
     def __init__(self, embedding: CirculantEmbedding, channels: Tensor, noise: Tensor, mask: Mask):
         super().__init__(embedding, channels, noise, mask)
+        check_memory(24 * self.seen**2, f"a Cholesky factor for {self.seen} seen values; lower dense_limit")
         self.index = mask.flatten().nonzero().flatten()
         matrix = self.covariance(self.index, self.index)
         matrix.diagonal().add_(noise**2)
@@ -90,11 +92,10 @@ class Cholesky(SeenCovariance):
 
 
 class ConjugateGradients(SeenCovariance):
-    r"""The route for large images: iterations that each cost a few FFTs, all right-hand sides at once.
+    r"""The route for large images: iterations that each cost four FFTs a channel, for all right-hand sides at once.
 
-    The preconditioner takes every pixel for seen with the share :math:`p_c` of its channel:
-    :math:`(D B D \otimes K + s^2 I)^{-1}` with :math:`D = \mathrm{diag}(\sqrt{p_c})`, on the torus, which
-    is diagonal in frequency and in the eigenvectors of D B D.
+    The preconditioner is what the inverse would be if every value on the torus were seen,
+    :math:`(B \otimes K + s^2 I)^{-1}`, diagonal in frequency and in the eigenvectors of B.
 
     Parameters
     ----------
@@ -117,15 +118,14 @@ class ConjugateGradients(SeenCovariance):
         channels: Tensor,
         noise: Tensor,
         mask: Mask,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-4,
         iterations: int = 1000,
     ):
         super().__init__(embedding, channels, noise, mask)
         self.tolerance, self.iterations = tolerance, iterations
         self._mask = mask.to(channels)
-        share = self._mask.mean((1, 2)).sqrt()
-        scales, self._axes = torch.linalg.eigh(share[:, None] * channels * share)
-        self._gain = 1 / (scales.clamp(min=0)[:, None, None] * embedding.spectrum + noise**2)
+        scales, self._axes = torch.linalg.eigh(channels)
+        self._gain = 1 / (scales[:, None, None] * embedding.spectrum + noise**2)
 
     def product(self, image: Image) -> Image:
         """Return C times an image that is 0 where hidden."""

@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from posterior_inpainting import models
 from posterior_inpainting.models import (
     DeepImagePrior,
+    GaussianProcess,
     ImageModel,
     LatentCode,
     LinearGaussian,
@@ -22,11 +23,13 @@ from posterior_inpainting.models import (
     pretrained,
 )
 from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.stationary_kernels import Matern
 
 SHAPE = (1, 8, 8)
 
 MODELS = {
     DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
+    GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
     LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
     LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
     VariationalAutoencoder: lambda: VariationalAutoencoder(

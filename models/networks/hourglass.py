@@ -47,7 +47,7 @@ class Hourglass(nn.Module):
     channels
         Units of every hidden layer.
     scales
-        Layers down, and up.
+        Layers down, and up; by default 4, or as many as a small image allows.
     skip
         Channels of each skip connection; 0 for none.
     resample
@@ -76,12 +76,14 @@ class Hourglass(nn.Module):
     (1, 32, 32)
     """
 
+    input: Tensor
+
     def __init__(
         self,
         image_shape: ImageShape,
         *,
         channels: int = 32,
-        scales: int = 4,
+        scales: int | None = None,
         skip: int = 4,
         resample: bool = True,
         normalise: bool = True,
@@ -92,15 +94,17 @@ class Hourglass(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
+        most = max(1, int(math.log2(min(image_shape[1:]))) - 1)
+        scales = min(4, most) if scales is None else scales
         for name, value in {"channels": channels, "scales": scales, "input_channels": input_channels}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}; expected at least 1")
         if skip < 0 or padding not in ("reflect", "circular"):
             raise ValueError(f"skip={skip}, padding={padding!r}; expected skip >= 0, 'reflect' or 'circular'")
-        smallest = min(image_shape[1:])
-        if resample and smallest < 2 ** (scales + 1):
-            most = max(1, int(math.log2(smallest)) - 1)
-            raise ValueError(f"scales={scales} halve an image of {smallest} pixels too often; at most {most}")
+        if resample and scales > most:
+            raise ValueError(
+                f"scales={scales} halve an image of {min(image_shape[1:])} pixels too often; at most {most}"
+            )
         self.image_shape: ImageShape = tuple(image_shape)
         self.resample, self.normalise, self.slope = resample, normalise, slope
         gain = 2 / (1 + slope**2)
@@ -132,9 +136,11 @@ class Hourglass(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the output of the fixed input, ``(channel, row, column)``, before any squashing."""
-        features, skipped, sizes = self.input, [], []
+        features: Tensor = self.input
+        skipped: list[Tensor] = []
+        sizes: list[tuple[int, int]] = []
         for level, convolution in enumerate(self.down):
-            sizes.append(features.shape[-2:])
+            sizes.append((features.shape[-2], features.shape[-1]))
             if self.skips:
                 skipped.append(self._activate(self.skips[level](features)))
             features = self._activate(convolution(features))
