@@ -10,7 +10,13 @@ import torch
 from PIL import Image as Pillow
 
 from posterior_inpainting.inference import catalogue, cli, load
-from posterior_inpainting.inference.catalogue import image_named, mask_named, method_named, model_named
+from posterior_inpainting.inference.catalogue import (
+    image_named,
+    mask_named,
+    method_named,
+    model_for,
+    model_named,
+)
 from posterior_inpainting.inference.convert import group
 from posterior_inpainting.models import datasets, observations, pretrained
 
@@ -70,6 +76,20 @@ class TestComplete:
         assert figures["draws"] == 40
         assert {"Pareto k-hat", "CRPS", "coverage 90%"} <= set(figures)
         assert f"{figures['CRPS']:.4g}" in out
+
+    @pytest.mark.parametrize(
+        ("model", "words", "method"),
+        [("gp", ("--draws", 10, "--chains", 2), "Exact"), ("dip", ("--draws", 3, "--chains", 2), "MALA")],
+    )
+    def test_models_that_need_no_training(self, model, words, method, run, tmp_path):
+        code, out, _ = run(
+            "complete", DIGIT, "--mask", "scatter:0.5", "--model", model, *words, "--out", "out"
+        )
+        assert code == 0
+        assert f"by {method}:" in out
+        completion = group(load(tmp_path / "out/posterior.nc"), "posterior")["completion"]
+        assert completion.shape == (2, words[1], 1, 8, 8)
+        assert table(tmp_path / "out")["CRPS"] < 0.5
 
     def test_the_same_seed_gives_the_same_draws(self, run, tmp_path):
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -347,6 +367,13 @@ class TestCatalogue:
     def test_models(self, name):
         shape = {"fashion-mnist-vae": (1, 28, 28), "natural-linear": (3, 8, 8)}.get(name, (1, 8, 8))
         assert tuple(model_named(name, shape).image_shape) == shape
+
+    @pytest.mark.parametrize("name", catalogue.FITTED)
+    def test_models_of_one_image(self, name):
+        seen = observations.Observation(datasets.load("digits")[0], observations.scatter((1, 8, 8), 0.5))
+        assert tuple(model_for(name, seen).image_shape) == (1, 8, 8)
+        with pytest.raises(ValueError, match=f"{name} is made for one image; only `complete` takes it"):
+            model_named(name, (1, 8, 8))
 
     @pytest.mark.parametrize("name", catalogue.METHODS)
     def test_methods(self, name):
