@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, files, observations, pretrained, stationary_kernels
+from posterior_inpainting.models import datasets, fields, files, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
@@ -29,8 +29,8 @@ __all__ = [
     "VariationalAutoencoder",
     "bayesian",
     "datasets",
+    "fields",
     "files",
     "observations",
     "pretrained",
-    "stationary_kernels",
 ]

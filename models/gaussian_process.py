@@ -6,7 +6,7 @@ covariance B, means m and noise s,
 .. math:: f \sim N(m, B \otimes K), \qquad x \mid f \sim N(f, s^2 I), \qquad f = m + (B^{1/2} \otimes R) z.
 
 What is random to the samplers is white noise z on a torus a little larger than the image, through which a
-draw from the prior costs one FFT (:mod:`~posterior_inpainting.models.circulant`).
+draw from the prior costs one FFT (:mod:`~posterior_inpainting.models.fields.circulant`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.circulant import CirculantEmbedding
-from posterior_inpainting.models.marginal_likelihood import DEEP_IMAGE_PRIORS, best_fit
-from posterior_inpainting.models.matheron import WhitePosterior
+from posterior_inpainting.models.fields.circulant import CirculantEmbedding
+from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS, best_fit
+from posterior_inpainting.models.fields.matheron import WhitePosterior
+from posterior_inpainting.models.fields.seen_covariance import (
+    Cholesky,
+    ConjugateGradients,
+    SeenCovariance,
+    mixed,
+)
+from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.seen_covariance import Cholesky, ConjugateGradients, SeenCovariance, mixed
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
-from posterior_inpainting.models.stationary_kernels import StationaryKernel
 
 __all__ = ["GaussianProcess"]
 
@@ -64,7 +69,7 @@ class GaussianProcess(ImageModel):
     Examples
     --------
     >>> from posterior_inpainting.models import datasets, observations
-    >>> from posterior_inpainting.models.stationary_kernels import Matern
+    >>> from posterior_inpainting.models.fields.stationary_kernels import Matern
     >>> image = datasets.load("digits")[0]
     >>> model = GaussianProcess(Matern(2.0), image.shape, mean=0.3, covariance=0.1, noise=0.05)
     >>> mask = observations.scatter(image.shape, keep=0.5)

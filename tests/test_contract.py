@@ -22,8 +22,8 @@ from posterior_inpainting.models import (
     observations,
     pretrained,
 )
+from posterior_inpainting.models.fields import Matern
 from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, MultilayerDecoder
-from posterior_inpainting.models.stationary_kernels import Matern
 
 SHAPE = (1, 8, 8)
 

@@ -8,17 +8,17 @@ from pyro.infer import MCMC, NUTS, Predictive
 from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import Exact, infer
-from posterior_inpainting.models import Observation, circulant, datasets, observations
-from posterior_inpainting.models.circulant import CirculantEmbedding, fast_length, offsets_squared
-from posterior_inpainting.models.gaussian_process import GaussianProcess
-from posterior_inpainting.models.marginal_likelihood import _blocks, _everything, _Likelihood
-from posterior_inpainting.models.matheron import WhitePosterior
-from posterior_inpainting.models.seen_covariance import ConjugateGradients
-from posterior_inpainting.models.stationary_kernels import (
+from posterior_inpainting.models import Observation, datasets, memory, observations
+from posterior_inpainting.models.fields import (
     DeepImagePriorKernel,
     Matern,
     SquaredExponential,
 )
+from posterior_inpainting.models.fields.circulant import CirculantEmbedding, fast_length, offsets_squared
+from posterior_inpainting.models.fields.marginal_likelihood import _blocks, _everything, _Likelihood
+from posterior_inpainting.models.fields.matheron import WhitePosterior
+from posterior_inpainting.models.fields.seen_covariance import ConjugateGradients
+from posterior_inpainting.models.gaussian_process import GaussianProcess
 
 KERNELS = [
     SquaredExponential(1.5),
@@ -168,7 +168,7 @@ class TestCirculantEmbedding:
             CirculantEmbedding(SquaredExponential(300.0), 8, 8)
 
     def test_too_large_for_memory_names_the_size_that_fits(self, monkeypatch):
-        monkeypatch.setattr(circulant, "memory", lambda: 1e6)
+        monkeypatch.setattr(memory, "memory", lambda: 1e6)
         with pytest.raises(
             ValueError, match=r"512 x 512 pixels needs 0.0168 GB .* at most 125 pixels a side fit"
         ):

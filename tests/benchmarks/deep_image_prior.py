@@ -40,8 +40,8 @@ from posterior_inpainting.inference import (
 from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.models import DeepImagePrior, Observation, observations
+from posterior_inpainting.models.fields import DeepImagePriorKernel
 from posterior_inpainting.models.networks import Hourglass
-from posterior_inpainting.models.stationary_kernels import DeepImagePriorKernel
 
 SLOPE = 0.2
 

@@ -30,9 +30,9 @@ with warnings.catch_warnings():
     from posterior_inpainting.inference import Exact, infer
     from posterior_inpainting.inference.scores import LEVELS, score
 from posterior_inpainting.models import Observation, observations
+from posterior_inpainting.models.fields import Matern, SquaredExponential
+from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS
 from posterior_inpainting.models.gaussian_process import GaussianProcess
-from posterior_inpainting.models.marginal_likelihood import DEEP_IMAGE_PRIORS
-from posterior_inpainting.models.stationary_kernels import Matern, SquaredExponential
 
 PHOTOGRAPHS = ("camera.png", "astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
 MORE = ("coins.png", "moon.png", "brick.png", "grass.png", "gravel.png")

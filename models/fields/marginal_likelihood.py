@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posterior_inpainting.models.circulant import offsets_squared
+from posterior_inpainting.models.fields.circulant import offsets_squared
+from posterior_inpainting.models.fields.stationary_kernels import DeepImagePriorKernel, StationaryKernel
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.stationary_kernels import DeepImagePriorKernel, StationaryKernel
 
 __all__ = ["DEEP_IMAGE_PRIORS", "Fit", "best_fit"]
 

@@ -19,8 +19,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from posterior_inpainting.models.circulant import check_memory
-from posterior_inpainting.models.seen_covariance import Cholesky, SeenCovariance, mixed
+from posterior_inpainting.models.fields.circulant import check_memory
+from posterior_inpainting.models.fields.seen_covariance import Cholesky, SeenCovariance, mixed
 from posterior_inpainting.models.shapes import Image
 
 __all__ = ["WhitePosterior"]

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
 from posterior_inpainting.models.memory import check_memory
-from posterior_inpainting.models.stationary_kernels import StationaryKernel
 
 __all__ = ["CirculantEmbedding", "fast_length", "offsets_squared"]
 
@@ -68,7 +68,7 @@ class CirculantEmbedding(nn.Module):
 
     Examples
     --------
-    >>> from posterior_inpainting.models.stationary_kernels import SquaredExponential
+    >>> from posterior_inpainting.models.fields.stationary_kernels import SquaredExponential
     >>> embedding = CirculantEmbedding(SquaredExponential(2.0), rows=16, columns=16)
     >>> embedding.torus, tuple(embedding.field(torch.randn(3, *embedding.torus)).shape)
     ((30, 30), (3, 16, 16))
