@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks bench architectures train clean
+.PHONY: help demo test lint types notebooks bench bench-models architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -45,6 +45,10 @@ notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pic
 bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's and BlackJAX's
 	$(ONE) $(BIN)/python tests/benchmarks/sampling.py
 
+bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
+	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights; do \
+		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
+
 $(VENV)/installed-bench: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
 	touch $@
@@ -52,7 +56,7 @@ $(VENV)/installed-bench: $(VENV)/installed
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py
 
-train: train-digits-vae-2d train-fashion-mnist-vae  ## train every bundled prior anew
+train: train-digits-vae-2d train-fashion-mnist-vae train-fashion-mnist-bayesian-decoder train-fashion-mnist-bayesian-completion  ## train every bundled prior anew
 
 train-%: $(VENV)/installed  ## train one bundled prior, e.g. train-digits-vae-2d
 	$(BIN)/posterior-inpainting train $* --out models/networks/weights

@@ -10,6 +10,7 @@ from torch import Tensor
 from posterior_inpainting.inference.chees import ChEES
 from posterior_inpainting.inference.exact import Exact
 from posterior_inpainting.inference.hmc import HMC, NUTS
+from posterior_inpainting.inference.joint import Joint
 from posterior_inpainting.inference.langevin import MALA
 from posterior_inpainting.inference.methods import Method
 from posterior_inpainting.inference.optimum import MAP
@@ -17,6 +18,8 @@ from posterior_inpainting.inference.smc import TemperedSMC
 from posterior_inpainting.inference.tempering import ParallelTempering
 from posterior_inpainting.inference.variational import Variational
 from posterior_inpainting.models import (
+    BayesianDecoder,
+    CodeAndUnits,
     DeepImagePrior,
     GaussianProcess,
     ImageModel,
@@ -58,6 +61,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "iaf": lambda: Variational(guide="iaf"),
     "map": MAP,
     "exact": Exact,
+    "joint": Joint,
 }
 
 
@@ -88,6 +92,7 @@ def _code(prior: str) -> Callable[[ImageShape], ImageModel]:
 
 MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
     **{name: _code(name) for name in pretrained.NAMES},
+    "bayesian-decoder": lambda shape: CodeAndUnits(BayesianDecoder.load()),
     "digits-linear": _linear("digits"),
     "natural-linear": _linear("natural"),
 }
@@ -99,7 +104,11 @@ FITTED: dict[str, Callable[[Observation], ImageModel]] = {
 }
 
 #: Method, draws and chains of a model where the caller names none.
-SETTINGS: dict[str, tuple[str, int, int]] = {"gp": ("exact", 100, 4), "dip": ("langevin", 100, 4)}
+SETTINGS: dict[str, tuple[str, int, int]] = {
+    "gp": ("exact", 100, 4),
+    "dip": ("langevin", 100, 4),
+    "bayesian-decoder": ("joint", 200, 16),
+}
 
 _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
     # name: maker, types of its arguments, how it is written

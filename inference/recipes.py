@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from posterior_inpainting.inference.bounds import bounds
+from posterior_inpainting.inference.recipes_of_weights import WEIGHT_RECIPES, train_weights
 from posterior_inpainting.inference.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, observations, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
@@ -91,7 +92,7 @@ def train_prior(name: str, out: str | Path, root: str | Path | None = None, prog
     Parameters
     ----------
     name
-        A key of ``RECIPES``.
+        A key of ``RECIPES``, or of ``WEIGHT_RECIPES``.
     out
         Folder for ``NAME.decoder.safetensors``, ``NAME.encoder.safetensors``, ``NAME.md``, ``SHA256SUMS``.
     root
@@ -104,8 +105,11 @@ def train_prior(name: str, out: str | Path, root: str | Path | None = None, prog
     ValueError
         For an unknown name.
     """
+    if name in WEIGHT_RECIPES:
+        return train_weights(name, out, root, progress)
     if name not in RECIPES:
-        raise ValueError(f"unknown prior {name!r}; there are recipes for {', '.join(RECIPES)}")
+        names = ", ".join([*RECIPES, *WEIGHT_RECIPES])
+        raise ValueError(f"unknown prior {name!r}; there are recipes for {names}")
     recipe = RECIPES[name]
     images, held_out = (datasets.load(recipe.dataset, split, root) for split in ("train", "test"))
     shape = tuple(images.shape[1:])

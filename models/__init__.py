@@ -2,6 +2,10 @@
 
 from posterior_inpainting.models import datasets, fields, files, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.bayesian_completion import BayesianCompletion
+from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
+from posterior_inpainting.models.code_and_units import CodeAndUnits
+from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightDraws
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.latent_code import LatentCode
@@ -13,9 +17,13 @@ from posterior_inpainting.models.variational_autoencoder import VariationalAutoe
 from posterior_inpainting.models.weight_priors import FanIn, Gaussian, ScaleMixture
 
 __all__ = [
+    "BayesianCompletion",
     "BayesianConv2d",
+    "BayesianDecoder",
     "BayesianLinear",
     "BayesianModule",
+    "CodeAndUnits",
+    "CodeAndWeights",
     "DeepImagePrior",
     "FanIn",
     "Gaussian",
@@ -27,6 +35,7 @@ __all__ = [
     "ScaleMixture",
     "Supervised",
     "VariationalAutoencoder",
+    "WeightDraws",
     "bayesian",
     "datasets",
     "fields",

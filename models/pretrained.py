@@ -1,7 +1,8 @@
 """Bundled priors: decoders trained on public images, loaded without pickle and checked by digest.
 
 Each prior is two safetensors files in ``networks/weights`` (decoder and encoder, half precision), a
-line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is.
+line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is. Where the
+weights are random, those files are their means and a third has their standard deviations.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
 
-__all__ = ["NAMES", "card", "load", "load_from", "save"]
+__all__ = ["NAMES", "RANDOM_WEIGHTS", "card", "load", "load_from", "posterior_scales", "save"]
 
 NAMES = ("digits-vae-2d", "fashion-mnist-vae")
+#: Those with random weights; loaded by ``BayesianDecoder.load`` and ``BayesianCompletion.load``.
+RANDOM_WEIGHTS = ("fashion-mnist-bayesian-decoder", "fashion-mnist-bayesian-completion")
 _PARTS = ("decoder", "encoder")
 _DIGESTS = "SHA256SUMS"
 
@@ -50,13 +53,23 @@ def load(name: str | Path) -> nn.Module:
     >>> tuple(decoder(torch.zeros(3, decoder.latent)).shape)
     (3, 1, 8, 8)
     """
-    if isinstance(name, str) and name in NAMES:
-        return load_from(_bundled(), f"{name}.")
-    if Path(name).is_dir():
-        return load_from(Path(name))
-    raise ValueError(
-        f"unknown prior {str(name)!r}; there are {', '.join(NAMES)}, or a folder with saved weights"
-    )
+    return load_from(*_place(name))
+
+
+def posterior_scales(name: str | Path) -> dict[str, Tensor]:
+    """Load the standard deviations of random weights: path -> tensor, as :func:`load` does the means.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load`; or if the weights of that name are not random.
+
+    >>> posterior_scales("digits-vae-2d")
+    Traceback (most recent call last):
+    ValueError: ...digits-vae-2d.posterior_scales.safetensors is missing
+    """
+    folder, stem = _place(name)
+    return _read_part(folder / f"{stem}posterior_scales.safetensors", _read_digests(folder))[0]
 
 
 def load_from(folder: Path, stem: str = "") -> nn.Module:
@@ -68,7 +81,13 @@ def load_from(folder: Path, stem: str = "") -> nn.Module:
     return decoder
 
 
-def save(folder: str | Path, decoder: Any, encoder: Any, stem: str = "") -> None:
+def save(
+    folder: str | Path,
+    decoder: Any,
+    encoder: Any,
+    stem: str = "",
+    posterior_scales: dict[str, Tensor] | None = None,
+) -> None:
     """Write decoder and encoder in half precision with their digests, for :func:`load`.
 
     Parameters
@@ -79,6 +98,8 @@ def save(folder: str | Path, decoder: Any, encoder: Any, stem: str = "") -> None
         Networks of ``models.networks``: they have a ``configuration()``.
     stem
         Put before each file's name, as ``"fashion-mnist-vae."``.
+    posterior_scales
+        Standard deviations of random weights, path -> tensor.
 
     >>> import tempfile
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
@@ -90,15 +111,19 @@ def save(folder: str | Path, decoder: Any, encoder: Any, stem: str = "") -> None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     digests = _read_digests(folder) if (folder / _DIGESTS).is_file() else {}
+    parts: dict[str, tuple[dict, dict[str, str]]] = {}
     for part, module in zip(_PARTS, (decoder, encoder), strict=True):
+        state = {k: v for k, v in module.state_dict().items() if not k.startswith("encoder.")}
+        parts[part] = (
+            state,
+            {"network": type(module).__name__, "configuration": json.dumps(module.configuration())},
+        )
+    if posterior_scales is not None:
+        parts["posterior_scales"] = posterior_scales, {}
+    for part, (state, description) in parts.items():
         path = folder / f"{stem}{part}.safetensors"
-        state = {
-            k: v.detach().half().contiguous()
-            for k, v in module.state_dict().items()
-            if not k.startswith("encoder.")
-        }
-        description = {"network": type(module).__name__, "configuration": json.dumps(module.configuration())}
-        save_file(state, path, metadata=description)
+        half = {k: v.detach().half().contiguous() for k, v in state.items()}
+        save_file(half, path, metadata=description)
         path.chmod(0o644)  # safetensors writes for the owner only; a wheel would keep that
         digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
@@ -111,9 +136,20 @@ def card(name: str) -> str:
     >>> card("digits-vae-2d").splitlines()[0]
     '# digits-vae-2d'
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown prior {name!r}; there are {', '.join(NAMES)}")
+    names = NAMES + RANDOM_WEIGHTS
+    if name not in names:
+        raise ValueError(f"unknown prior {name!r}; there are {', '.join(names)}")
     return (_bundled() / f"{name}.md").read_text()
+
+
+def _place(name: str | Path) -> tuple[Path, str]:
+    """Folder and stem of the files of a bundled prior, or of a folder of one's own."""
+    if isinstance(name, str) and name in NAMES + RANDOM_WEIGHTS:
+        return _bundled(), f"{name}."
+    if Path(name).is_dir():
+        return Path(name), ""
+    names = ", ".join(NAMES + RANDOM_WEIGHTS)
+    raise ValueError(f"unknown prior {str(name)!r}; there are {names}, or a folder with saved weights")
 
 
 def _bundled() -> Path:
@@ -129,6 +165,16 @@ def _read_digests(folder: Path) -> dict[str, str]:
 
 
 def _load_part(path: Path, digests: dict[str, str]) -> nn.Module:
+    state, description = _read_part(path, digests)
+    kind = description.get("network")
+    if kind not in networks.__all__:
+        raise ValueError(f"{path} holds a {kind!r}; expected one of {', '.join(networks.__all__)}")
+    module = getattr(networks, kind)(**json.loads(description["configuration"]))
+    module.load_state_dict(state)
+    return module
+
+
+def _read_part(path: Path, digests: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), digests.get(path.name)
@@ -143,9 +189,4 @@ def _load_part(path: Path, digests: dict[str, str]) -> nn.Module:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-    kind = description.get("network")
-    if kind not in networks.__all__:
-        raise ValueError(f"{path} holds a {kind!r}; expected one of {', '.join(networks.__all__)}")
-    module = getattr(networks, kind)(**json.loads(description["configuration"]))
-    module.load_state_dict(state)
-    return module
+    return state, description

@@ -365,7 +365,8 @@ class TestCatalogue:
 
     @pytest.mark.parametrize("name", catalogue.MODELS)
     def test_models(self, name):
-        shape = {"fashion-mnist-vae": (1, 28, 28), "natural-linear": (3, 8, 8)}.get(name, (1, 8, 8))
+        fashion = dict.fromkeys(("fashion-mnist-vae", "bayesian-decoder"), (1, 28, 28))
+        shape = {**fashion, "natural-linear": (3, 8, 8)}.get(name, (1, 8, 8))
         assert tuple(model_named(name, shape).image_shape) == shape
 
     @pytest.mark.parametrize("name", catalogue.FITTED)

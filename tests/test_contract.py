@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from pathlib import Path
 
 import pyro
 import pytest
@@ -12,12 +13,17 @@ from pyro.infer.autoguide import AutoNormal
 
 from posterior_inpainting import models
 from posterior_inpainting.models import (
+    BayesianCompletion,
+    BayesianDecoder,
+    CodeAndUnits,
+    CodeAndWeights,
     DeepImagePrior,
     GaussianProcess,
     ImageModel,
     LatentCode,
     LinearGaussian,
     VariationalAutoencoder,
+    WeightDraws,
     datasets,
     observations,
     pretrained,
@@ -27,7 +33,20 @@ from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, Multi
 
 SHAPE = (1, 8, 8)
 
+
+def bayesian_decoder():
+    torch.manual_seed(0)
+    decoder, encoder = MultilayerDecoder(2, SHAPE, (4,), scale_rank=2), MaskedEncoder(2, SHAPE, (4,))
+    return BayesianDecoder(decoder, encoder, posterior_scale=0.3).eval()
+
+
+#: Public models that are no density of the seen pixels, or have a discrete site, and where each is tested.
+OTHERS = {BayesianCompletion: "test_bayesian_decoder.py", WeightDraws: "test_joint.py"}
+
 MODELS = {
+    BayesianDecoder: bayesian_decoder,
+    CodeAndUnits: lambda: CodeAndUnits(bayesian_decoder()),
+    CodeAndWeights: lambda: CodeAndWeights(bayesian_decoder()),
     DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
     GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
     LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
@@ -44,7 +63,8 @@ def test_every_public_model_is_in_the_registry():
         for value in vars(models).values()
         if inspect.isclass(value) and issubclass(value, ImageModel) and value is not ImageModel
     }
-    assert public == set(MODELS)
+    assert public == set(MODELS) | set(OTHERS)
+    assert all(kind.__name__ in (Path(__file__).parent / file).read_text() for kind, file in OTHERS.items())
 
 
 @pytest.fixture(params=MODELS, ids=lambda kind: kind.__name__)

@@ -10,7 +10,7 @@ from posterior_inpainting.inference import MALA, MAP, ULA, ChEES, Variational, i
 from posterior_inpainting.inference.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.models import DeepImagePrior, Observation, datasets, observations
+from posterior_inpainting.models import DeepImagePrior, Observation, datasets, memory, observations
 from posterior_inpainting.models.networks import Hourglass
 
 SHAPE = (1, 8, 8)
@@ -229,3 +229,11 @@ def test_bad_models(arguments, message):
 def test_colour_and_odd_sizes():
     model = DeepImagePrior((3, 17, 23), Hourglass((3, 17, 23), channels=4, scales=2))
     assert model.complete(torch.randn(2, model.latent)).shape == (2, 3, 17, 23)
+
+
+def test_an_image_too_large_for_memory(monkeypatch):
+    monkeypatch.setattr(memory, "memory", lambda: 1e7)
+    with pytest.raises(
+        ValueError, match=r"a network for 1 x 200 x 200 needs .* at most 62 pixels a side fit"
+    ):
+        DeepImagePrior((1, 200, 200))

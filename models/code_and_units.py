@@ -1,0 +1,170 @@
+r"""One image's code and the decoder's weights, both random, in the space of the decoder's units: exact, and small.
+
+A network with random weights that one image goes through once needs no weights. Given the input a of a layer, its
+outputs under :math:`w_{jk} \sim N(\mu_{jk}, s_{jk}^2)` are independent normals, unit by unit,
+
+.. math:: b_k = \sum_j \mu_{jk} a_j + \Big(\sum_j s_{jk}^2 a_j^2\Big)^{1/2} \epsilon_k, \qquad \epsilon_k \sim N(0, 1),
+
+and no weight is met twice. This is the local reparametrisation of Kingma, Salimans & Welling 2015 (equation 6); over
+a batch it is a device of training, but for *one* image the law of (z, x) that it gives is that of :math:`\theta \sim
+q(\theta \mid D)` to the letter, whatever z is. So p(z, theta | x~, D) is had over z and a noise for each unit:
+thousands of numbers where there are a million weights, and matrices that all chains and images share.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
+from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.networks import MultilayerDecoder
+from posterior_inpainting.models.shapes import Code, Image, Mask
+
+__all__ = ["CodeAndUnits"]
+
+
+class CodeAndUnits(ImageModel):
+    """Latent sites ``z``, ``units`` (noise of the hidden units, layer by layer) and ``pixels`` (of both heads).
+
+    All are standard normal, so that moves which keep N(0, I) keep the prior. Each image of a batch has its own
+    weights: posteriors of images that are each alone. The noise of hidden pixels is independent of all that is
+    seen: of the last layer's weights an image says nothing but where it is seen.
+
+    Parameters
+    ----------
+    trained
+        q(theta | D) of a ``MultilayerDecoder`` with a scale head, and the encoder; what it learns later is not
+        seen here.
+
+    Attributes
+    ----------
+    latent, hidden
+        Length of ``z`` and of ``units``.
+
+    Raises
+    ------
+    ValueError
+        For another kind of decoder.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models.networks import MaskedEncoder
+    >>> trained = BayesianDecoder(MultilayerDecoder(2, (1, 8, 8), (16,)), MaskedEncoder(2, (1, 8, 8), (16,)))
+    >>> model = CodeAndUnits(trained)
+    >>> model.hidden, tuple(model(torch.rand(5, 1, 8, 8)).shape)  # 16 units and 64 of the scale's bottleneck
+    (80, (5, 1, 8, 8))
+    """
+
+    def __init__(self, trained: BayesianDecoder):
+        super().__init__()
+        decoder = trained.decoder._modules["mean"]
+        if not isinstance(decoder, MultilayerDecoder) or decoder.scale_rank is None:
+            raise ValueError(
+                f"decoder is {type(decoder).__name__}; expected a MultilayerDecoder with a scale head"
+            )
+        laws = {path: law.scale.detach() for path, law in trained.decoder.posterior().items()}
+
+        def layer(name: str) -> tuple[Tensor, ...]:
+            """Means of weight and bias, then variances: 0 where a parameter is not random."""
+            means = [decoder.get_parameter(f"{name}.{part}").detach().clone() for part in ("weight", "bias")]
+            scales = [laws.get(f"{name}.{part}") for part in ("weight", "bias")]
+            zero = (torch.zeros_like(mean) for mean in means)
+            return (*means, *(z if s is None else s.square() for s, z in zip(scales, zero, strict=True)))
+
+        linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+        self._trunk = [layer(name) for name in linear if name.startswith("trunk")]
+        self._mean, self._narrow, self._wide = map(layer, ("mean_head", "scale_head.0", "scale_head.1"))
+        # A tuple, which PyTorch and Pyro leave alone; its density has a gradient by hand.
+        self._mean_network = (LatentCode(copy.deepcopy(decoder), encoder=trained.encoder),)
+        self._sizes = [len(one[1]) for one in (*self._trunk, self._narrow)]
+        self.encoder = trained.encoder
+        self.image_shape = trained.image_shape
+        self.latent, self.hidden, self.floor = trained.latent, sum(self._sizes), decoder.floor
+
+    @property
+    def mean_network(self) -> LatentCode:
+        """The code alone, under the mean weights: all noises 0."""
+        return self._mean_network[0]
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw the code and the units' noises, then the image around the decoding."""
+        zeros = self._zeros
+        with self.images_plate(image):
+            z = pyro.sample("z", dist.Normal(zeros(self.latent), 1.0).to_event(1))
+            units = pyro.sample("units", dist.Normal(zeros(self.hidden), 1.0).to_event(1))
+            pixels = pyro.sample("pixels", dist.Normal(zeros(2, len(self._mean[1])), 1.0).to_event(2))
+            mean, scale = (v.unflatten(-1, self.image_shape) for v in self.decode(z, units, pixels))
+            return self.observe(dist.Normal(mean, scale), image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
+        """Draw z from the encoder's law and the noises from their prior: no seen pixel moves a weight."""
+        nothing = self._zeros(*self.image_shape)
+        if image is None:
+            image, mask = nothing, torch.zeros_like(nothing, dtype=torch.bool)
+        elif mask is None:
+            mask = torch.ones_like(image, dtype=torch.bool)
+        with self.images_plate(image):
+            z = pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+            units = pyro.sample("units", dist.Normal(self._zeros(self.hidden), 1.0).to_event(1))
+            law = dist.Normal(self._zeros(2, len(self._mean[1])), 1.0)
+            return {"z": z, "units": units, "pixels": pyro.sample("pixels", law.to_event(2))}
+
+    def decode(
+        self, z: Code, units: Tensor, pixels: Tensor, where: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return means and scales ``(*batch, pixel)`` of all pixels, or of those ``where`` says.
+
+        Parameters
+        ----------
+        z, units, pixels
+            ``(*batch, latent)``, ``(*batch, hidden)``, ``(*batch, 2, pixel)``.
+        where
+            Indices into the flattened ``(channel, row, column)``.
+        """
+        *noises, narrow = units.split(self._sizes, -1)
+        hidden = z
+        for layer, noise in zip(self._trunk, noises, strict=True):
+            hidden = F.silu(_outputs(layer, hidden, noise))
+        mean_head, wide_head = self._mean, self._wide
+        if where is not None:
+            mean_head, wide_head = (tuple(part[where] for part in head) for head in (mean_head, wide_head))
+            pixels = pixels[..., where]
+        mean = _outputs(mean_head, hidden, pixels[..., 0, :]).sigmoid()
+        raw = _outputs(wide_head, _outputs(self._narrow, hidden, narrow), pixels[..., 1, :])
+        return mean, F.softplus(raw) + self.floor
+
+    def log_densities(self, image: Image, mask: Mask | None = None) -> Any:
+        """Return the same numbers as :meth:`forward` scores, evaluated at seen pixels only."""
+        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        seen = seen.flatten(-3)
+        where = (seen if image.dim() == 3 else seen.any(0)).nonzero().flatten()
+        weight = seen[..., where].unsqueeze(-2)
+        target = torch.where(weight, image.flatten(-3)[..., where].unsqueeze(-2), 0.0)
+
+        def density(latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            some = slice(None) if which is None else which
+            truth, counts = (v if v.dim() < 3 else v[some] for v in (target, weight))
+            law = dist.Normal(*self.decode(latents["z"], latents["units"], latents["pixels"], where))
+            likelihood = torch.where(counts, law.log_prob(truth), 0.0).sum(-1)
+            flat = torch.cat([latents["z"], latents["units"], latents["pixels"].flatten(-2)], -1)
+            return dist.Normal(0.0, 1.0).log_prob(flat).sum(-1), likelihood
+
+        return density
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self._mean[1].new_zeros(shape)
+
+
+def _outputs(layer: tuple[Tensor, ...], inputs: Tensor, noise: Tensor) -> Tensor:
+    """Return the outputs of a linear layer with random weights; the root of the variance has no slope at 0."""
+    weight, bias, weight_variance, bias_variance = layer
+    variance = F.linear(inputs.square(), weight_variance, bias_variance) + 1e-20
+    return F.linear(inputs, weight, bias) + variance.sqrt() * noise

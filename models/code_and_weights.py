@@ -1,0 +1,205 @@
+r"""One image's code and the decoder's weights, both random: the joint posterior p(z, theta | x~, D).
+
+With q(theta | D) learnt from a data set D as the law of the weights (Blundell et al. 2015), and one observation,
+
+.. math:: p(z, \theta \mid \tilde x, D) \propto q(\theta \mid D)\, p(z) \prod_{i \,\mathrm{seen}}
+          N(\tilde x_i; f_\theta(z)_i, \sigma_\theta(z)_i^2).
+
+Two models of it: :class:`CodeAndWeights` over all weights, and :class:`WeightDraws` over a number of networks drawn
+once, which is cheap, since its posterior is one over z for each network and an evidence for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
+from posterior_inpainting.models.given_weights import Weights
+from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.shapes import Code, Image, Mask
+
+__all__ = ["CodeAndWeights", "WeightDraws"]
+
+
+class CodeAndWeights(ImageModel):
+    r"""Latent sites ``z`` and ``weights``, all of the random ones in white coordinates and one after another.
+
+    :math:`\theta = \mu + s \epsilon` with :math:`\epsilon \sim N(0, I)` the site, so that every coordinate has the
+    same prior and scale, and moves that keep N(0, I) keep q(theta | D). Each image of a batch has its own weights:
+    posteriors of images that are each alone.
+
+    Parameters
+    ----------
+    trained
+        The decoder's q(theta | D) and the encoder; it stays as it is, and what it learns later is not seen here.
+
+    Attributes
+    ----------
+    latent, size
+        Length of ``z`` and of ``weights``.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+    >>> decoder, encoder = MultilayerDecoder(2, (1, 8, 8), (16,)), MaskedEncoder(2, (1, 8, 8), (16,))
+    >>> model = CodeAndWeights(BayesianDecoder(decoder, encoder, random=lambda path: "mean_head" in path))
+    >>> model.size, tuple(model(torch.rand(1, 8, 8)).shape)
+    (1088, (1, 8, 8))
+    """
+
+    def __init__(self, trained: BayesianDecoder):
+        super().__init__()
+        self.decoder = copy.deepcopy(trained.decoder).requires_grad_(False).eval()
+        self.encoder = trained.encoder
+        self.image_shape = trained.image_shape
+        self.latent = trained.latent
+        self._laws = {
+            path: (law.loc.detach(), law.scale.detach()) for path, law in self._decoder.posterior().items()
+        }
+        self.size = sum(loc.numel() for loc, _ in self._laws.values())
+
+    def theta(self, white: Tensor) -> Weights:
+        """Return the weights, path -> ``(*batch, *shape)``, of white coordinates ``(*batch, size)``."""
+        pieces = white.split([loc.numel() for loc, _ in self._laws.values()], -1)
+        return {
+            path: loc + scale * piece.reshape((*white.shape[:-1], *loc.shape))
+            for (path, (loc, scale)), piece in zip(self._laws.items(), pieces, strict=True)
+        }
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw weights and code, then the image around the decoding."""
+        with self.images_plate(image):
+            white = pyro.sample("weights", dist.Normal(self._zeros(self.size), 1.0).to_event(1))
+            z = pyro.sample("z", dist.Normal(self._zeros(self.latent), 1.0).to_event(1))
+            law = dist.Normal(*self._decode(white, z))
+            return self.observe(law, image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
+        """Draw the weights as q(theta | D) has them, and z from the encoder's law: no seen pixel moves a weight."""
+        with self.images_plate(image):
+            white = pyro.sample("weights", dist.Normal(self._zeros(self.size), 1.0).to_event(1))
+            z = pyro.sample("z", _encoded(self.encoder, self._zeros(*self.image_shape), image, mask))
+        return {"weights": white, "z": z}
+
+    def _decode(self, white: Tensor, z: Code) -> tuple[Tensor, Tensor]:
+        batch = torch.broadcast_shapes(white.shape[:-1], z.shape[:-1])
+        flat = white.expand(*batch, -1).reshape(-1, self.size)
+        weights = self.theta(flat if batch else flat[0])
+        mean, scale = decode_with(
+            self._decoder, weights, z.expand(*batch, -1).reshape(-1, self.latent) if batch else z
+        )
+        return mean.reshape(*batch, *self.image_shape), scale.reshape(*batch, *self.image_shape)
+
+    @property
+    def _decoder(self) -> Any:
+        return self._modules["decoder"]  # past Pyro, which would register frozen weights
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return next(iter(self._laws.values()))[0].new_zeros(shape)
+
+
+class WeightDraws(ImageModel):
+    """A number of networks drawn from q(theta | D), as probable one as the other: sites ``network`` and ``z``.
+
+    The Monte Carlo form of the integral over weights. Its posterior is that of
+    :class:`~posterior_inpainting.inference.nested.Nested`; a method for continuous latents cannot take it, because
+    ``network`` is an index.
+
+    Parameters
+    ----------
+    trained
+        The decoder's q(theta | D) and the encoder.
+    count
+        Number of networks.
+    seed
+        Of the networks: the same seed draws the same ones.
+
+    Attributes
+    ----------
+    networks
+        A :class:`~posterior_inpainting.models.latent_code.LatentCode` for each network, with z its only latent.
+
+    Raises
+    ------
+    ValueError
+        For a count below 1.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+    >>> trained = BayesianDecoder(MultilayerDecoder(2, (1, 8, 8), (16,)), MaskedEncoder(2, (1, 8, 8), (16,)))
+    >>> model = WeightDraws(trained, count=3)
+    >>> len(model.networks), tuple(model(torch.rand(1, 8, 8)).shape)
+    (3, (1, 8, 8))
+    """
+
+    def __init__(self, trained: BayesianDecoder, count: int = 16, seed: int = 0):
+        super().__init__()
+        if count < 1:
+            raise ValueError(f"count={count}; expected at least 1 network")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            weights = trained.decoder.draw_weights(count)
+        self.encoder = trained.encoder
+        self.image_shape = trained.image_shape
+        self.latent = trained.latent
+        mean = trained.decoder._modules["mean"]
+        # A tuple, which PyTorch and Pyro leave alone: nothing here is to be trained.
+        self.networks = tuple(
+            LatentCode(_with_weights(mean, weights, index), encoder=trained.encoder) for index in range(count)
+        )
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw one of the networks and a code, then the image around the decoding."""
+        with self.images_plate(image):
+            network = pyro.sample("network", self._uniform())
+            z = pyro.sample("z", self.networks[0].prior())
+            return self.observe(dist.Normal(*self._decode(network, z)), image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
+        """Draw a network whatever is seen, and z from the encoder's law."""
+        with self.images_plate(image):
+            network = pyro.sample("network", self._uniform())
+            zeros = self.networks[0]._zeros(*self.image_shape)
+            z = pyro.sample("z", _encoded(self.encoder, zeros, image, mask))
+        return {"network": network, "z": z}
+
+    def _uniform(self) -> dist.Categorical:
+        return dist.Categorical(logits=self.networks[0]._zeros(len(self.networks)))
+
+    def _decode(self, network: Tensor, z: Code) -> tuple[Tensor, Tensor]:
+        batch = torch.broadcast_shapes(network.shape, z.shape[:-1])
+        which, codes = network.expand(batch).reshape(-1), z.expand(*batch, -1).reshape(-1, self.latent)
+        out = codes.new_empty(2, math.prod(batch), *self.image_shape)
+        for index in which.unique().tolist():
+            chosen = which == index
+            law = self.networks[index].pixel_law(codes[chosen])
+            out[:, chosen] = torch.stack([law.mean, law.stddev])
+        mean, scale = out.reshape(2, *batch, *self.image_shape)
+        return mean, scale
+
+
+def _encoded(encoder: Any, nothing: Image, image: Image | None, mask: Mask | None) -> dist.Independent:
+    """Return the encoder's law of z given the seen pixels, all of them without a mask, none without an image."""
+    if image is None:
+        image, mask = nothing, torch.zeros_like(nothing, dtype=torch.bool)
+    elif mask is None:
+        mask = torch.ones_like(image, dtype=torch.bool)
+    return dist.Normal(*encoder(image, mask)).to_event(1)
+
+
+def _with_weights(network: Any, weights: Weights, index: int) -> Any:
+    """Copy a network and put one draw of the weights in it."""
+    one = copy.deepcopy(network)
+    with torch.no_grad():
+        for path, draws in weights.items():
+            one.get_parameter(path).copy_(draws[index])
+    return one
