@@ -104,7 +104,7 @@ class TestKernels:
                 lambda d: (1 + 5**0.5 * d / 2 + 5 * d**2 / 12) * math.exp(-(5**0.5) * d / 2),
             ),
         ],
-        ids=str,
+        ids=["squared exponential", "matern 1/2", "matern 3/2", "matern 5/2"],
     )
     def test_closed_forms(self, kernel, form):
         for d in (0.0, 0.5, 1.0, 3.0, 10.0):
