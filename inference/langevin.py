@@ -189,7 +189,8 @@ class ULA(Kernel):
             drift = 0.5 * self.step_size * point.gradient
             point = evaluate(potential, position + drift + self.step_size**0.5 * noise)
         lp = point.log_density()
-        if not lp.isfinite().all():
+        # Of many images at once, the one that diverges must not lose the others: its `diverging` says so.
+        if potential.groups is None and not lp.isfinite().all():
             raise DivergedError(
                 f"{self.label} diverged in iteration {state.iteration + 1}: step_size={self.step_size:g} is "
                 "too large for this posterior; try a tenth of it, or MALA(), which finds its own"

@@ -325,7 +325,7 @@ class TestConjugateGradients:
         with pytest.raises(ValueError, match="32 seen values are too many for exact variances"):
             _ = model.exact_posterior(image, mask).variance
         idata = infer(model, Observation(image, mask), Exact(), draws=3, chains=2, progress=False)
-        assert math.isnan(idata.attrs["log_evidence"])
+        assert "log_evidence" not in idata.attrs
 
     def test_failing_to_converge_is_said(self):
         model = small_model()

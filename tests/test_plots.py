@@ -183,7 +183,7 @@ class TestCoverageCurve:
 
     def test_restarts(self):
         idata, truth = make((1, 6, 9), MASKS["half"]((1, 6, 9)), "restarts", chains=3, draws=1)
-        with pytest.raises(ValueError, match="restarts of an optimiser"):
+        with pytest.raises(ValueError, match="the draws are optima"):
             plots.coverage_curve(idata, truth)
 
     def test_wrong_truth(self, made):
