@@ -59,7 +59,7 @@ class DivergenceWeight(Messenger):
     """Context in which the sites that all data share (random weights) count with a weight, in model and guide.
 
     >>> import pyro, torch
-    >>> from posterior_inpainting.models.layers import BayesianLinear
+    >>> from posterior_inpainting.models.random_weights.layers import BayesianLinear
     >>> with DivergenceWeight(0.1):
     ...     trace = poutine.trace(BayesianLinear(3, 2)).get_trace(torch.zeros(5, 3))
     >>> trace.nodes["weight"]["scale"]
@@ -101,7 +101,7 @@ class BayesByBackprop(TraceMeanField_ELBO):
     --------
     >>> import pyro.distributions as dist
     >>> from posterior_inpainting.inference.train import train
-    >>> from posterior_inpainting.models.layers import bayesian
+    >>> from posterior_inpainting.models.random_weights.layers import bayesian
     >>> from posterior_inpainting.models.supervised import Supervised
     >>> x = torch.linspace(-1, 1, 100)[:, None]
     >>> network = bayesian(torch.nn.Linear(1, 1))

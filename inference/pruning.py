@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from posterior_inpainting.models.layers import BayesianModule
+from posterior_inpainting.models.random_weights.layers import BayesianModule
 
 __all__ = ["SHARES", "prune", "pruning_curve"]
 
@@ -40,7 +40,7 @@ def prune(network: BayesianModule, share: float, by: str = "signal-to-noise") ->
 
     Examples
     --------
-    >>> from posterior_inpainting.models.layers import bayesian
+    >>> from posterior_inpainting.models.random_weights.layers import bayesian
     >>> pruned = prune(bayesian(nn.Linear(10, 9)), share=0.5)
     >>> sum(int((p == 0).sum()) for p in pruned.parameters())
     49
@@ -88,7 +88,7 @@ def pruning_curve(
 
     Examples
     --------
-    >>> from posterior_inpainting.models.layers import bayesian
+    >>> from posterior_inpainting.models.random_weights.layers import bayesian
     >>> x = torch.randn(100, 10)
     >>> curve = pruning_curve(bayesian(nn.Linear(10, 9)), lambda net: float(net(x).detach().var()), [0, 0.5, 1])
     >>> curve["weights"].tolist(), float(curve["score"].iloc[-1])

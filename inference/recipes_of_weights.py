@@ -27,10 +27,10 @@ from posterior_inpainting.models.bayesian_decoder import (
     posterior_scales_of,
     without_encoder,
 )
-from posterior_inpainting.models.layers import BayesianModule
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.random_weights.layers import BayesianModule
+from posterior_inpainting.models.random_weights.weight_priors import FanIn
 from posterior_inpainting.models.shapes import Image
-from posterior_inpainting.models.weight_priors import FanIn
 
 __all__ = ["WEIGHT_RECIPES", "CompletionRecipe", "DecoderRecipe", "train_weights"]
 

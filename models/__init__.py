@@ -9,12 +9,17 @@ from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightD
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.latent_code import LatentCode
-from posterior_inpainting.models.layers import BayesianConv2d, BayesianLinear, BayesianModule, bayesian
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.random_weights.layers import (
+    BayesianConv2d,
+    BayesianLinear,
+    BayesianModule,
+    bayesian,
+)
+from posterior_inpainting.models.random_weights.weight_priors import FanIn, Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised
 from posterior_inpainting.models.variational_autoencoder import VariationalAutoencoder
-from posterior_inpainting.models.weight_priors import FanIn, Gaussian, ScaleMixture
 
 __all__ = [
     "BayesianCompletion",

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_decoder import set_posterior_scales, without_encoder
-from posterior_inpainting.models.given_weights import Weights
-from posterior_inpainting.models.layers import Prior, bayesian
+from posterior_inpainting.models.random_weights.given_weights import Weights
+from posterior_inpainting.models.random_weights.layers import Prior, bayesian
+from posterior_inpainting.models.random_weights.weight_priors import FanIn
 from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
-from posterior_inpainting.models.weight_priors import FanIn
 
 __all__ = ["BayesianCompletion", "CompletionNetwork"]
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.given_weights import Weights
-from posterior_inpainting.models.layers import BayesianModule, Prior, bayesian
+from posterior_inpainting.models.random_weights.given_weights import Weights
+from posterior_inpainting.models.random_weights.layers import BayesianModule, Prior, bayesian
+from posterior_inpainting.models.random_weights.weight_priors import FanIn
 from posterior_inpainting.models.shapes import Code, Image, Mask
-from posterior_inpainting.models.weight_priors import FanIn
 
 __all__ = ["BayesianDecoder", "decode_with", "posterior_scales_of", "set_posterior_scales", "without_encoder"]
 

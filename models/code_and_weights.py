@@ -22,8 +22,8 @@ from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
-from posterior_inpainting.models.given_weights import Weights
 from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.shapes import Code, Image, Mask
 
 __all__ = ["CodeAndWeights", "WeightDraws"]

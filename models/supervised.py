@@ -14,8 +14,8 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from posterior_inpainting.models.given_weights import Weights
-from posterior_inpainting.models.layers import BayesianModule
+from posterior_inpainting.models.random_weights.given_weights import Weights
+from posterior_inpainting.models.random_weights.layers import BayesianModule
 
 __all__ = ["Supervised"]
 
@@ -28,7 +28,7 @@ class Supervised(PyroModule):
     Parameters
     ----------
     network
-        The network, as :func:`~posterior_inpainting.models.layers.bayesian` makes it.
+        The network, as :func:`~posterior_inpainting.models.random_weights.layers.bayesian` makes it.
     law
         From outputs ``(*draws, n, ...)`` to the distribution of targets, of batch shape ``(*draws, n)``.
 
@@ -36,7 +36,7 @@ class Supervised(PyroModule):
     --------
     >>> import pyro.distributions as dist
     >>> import torch
-    >>> from posterior_inpainting.models.layers import bayesian
+    >>> from posterior_inpainting.models.random_weights.layers import bayesian
     >>> network = bayesian(torch.nn.Linear(4, 3))
     >>> classifier = Supervised(network, lambda logits: dist.Categorical(logits=logits))
     >>> tuple(classifier.predict(torch.zeros(5, 4), draws=10).probs.shape)

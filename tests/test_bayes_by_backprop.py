@@ -18,9 +18,9 @@ from posterior_inpainting.inference.bayes_by_backprop import (
 )
 from posterior_inpainting.inference.pruning import SHARES, prune, pruning_curve
 from posterior_inpainting.inference.train import train
-from posterior_inpainting.models.layers import bayesian
+from posterior_inpainting.models.random_weights.layers import bayesian
+from posterior_inpainting.models.random_weights.weight_priors import Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised
-from posterior_inpainting.models.weight_priors import Gaussian, ScaleMixture
 
 PRIORS = [Gaussian(0.8), ScaleMixture(0.5, 1.0, 0.1)]
 

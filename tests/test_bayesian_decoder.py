@@ -21,7 +21,7 @@ from posterior_inpainting.models import Observation, datasets, observations, pre
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, posterior_scales_of
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-from posterior_inpainting.models.weight_priors import Gaussian
+from posterior_inpainting.models.random_weights.weight_priors import Gaussian
 
 SHAPE = (1, 8, 8)
 MASK = observations.half(SHAPE, hide="bottom")

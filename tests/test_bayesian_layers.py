@@ -19,10 +19,15 @@ from posterior_inpainting.inference import ChEES, sample
 from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.tracing import batched_trace
-from posterior_inpainting.models.layers import BayesianConv2d, BayesianLinear, BayesianModule, bayesian
 from posterior_inpainting.models.networks import MultilayerDecoder
+from posterior_inpainting.models.random_weights.layers import (
+    BayesianConv2d,
+    BayesianLinear,
+    BayesianModule,
+    bayesian,
+)
+from posterior_inpainting.models.random_weights.weight_priors import FanIn, Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised
-from posterior_inpainting.models.weight_priors import FanIn, Gaussian, ScaleMixture
 
 
 def small_net():

@@ -25,9 +25,9 @@ from posterior_inpainting.inference.bayes_by_backprop import BayesByBackprop, Di
 from posterior_inpainting.inference.pruning import pruning_curve
 from posterior_inpainting.inference.train import train
 from posterior_inpainting.models import datasets
-from posterior_inpainting.models.layers import bayesian
+from posterior_inpainting.models.random_weights.layers import bayesian
+from posterior_inpainting.models.random_weights.weight_priors import Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised
-from posterior_inpainting.models.weight_priors import Gaussian, ScaleMixture
 
 UNITS, BATCH, RATE = 400, 128, 1e-3
 

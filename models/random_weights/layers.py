@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional as F
 
-from posterior_inpainting.models.given_weights import CallOf, Weights, run_with_weights
-from posterior_inpainting.models.local_reparametrisation import check_local, noise_at_units
-from posterior_inpainting.models.weight_priors import ScaleMixture
+from posterior_inpainting.models.random_weights.given_weights import CallOf, Weights, run_with_weights
+from posterior_inpainting.models.random_weights.local_reparametrisation import check_local, noise_at_units
+from posterior_inpainting.models.random_weights.weight_priors import ScaleMixture
 
 __all__ = ["BayesianConv2d", "BayesianLinear", "BayesianModule", "Prior", "bayesian"]
 
@@ -79,8 +79,8 @@ class BayesianModule(PyroModule):
         Which parameters are random, from their path; the others stay learnt numbers. All by default.
     local_reparametrisation
         Whether a forward pass in training mode draws the noise at the units of linear layers
-        (:mod:`~posterior_inpainting.models.local_reparametrisation`). It then has no weights to speak of: the
-        divergence enters as a factor, and the guide is empty. In ``eval`` mode, and always in
+        (:mod:`~posterior_inpainting.models.random_weights.local_reparametrisation`). It then has no weights to
+        speak of: the divergence enters as a factor, and the guide is empty. In ``eval`` mode, and always in
         ``sample_weights``, ``draw_weights`` and ``forward_with``, weights are drawn explicitly.
 
     Attributes
@@ -172,8 +172,8 @@ class BayesianModule(PyroModule):
     ) -> Any:
         """Run the network, or another method of it, under given weights: each draw of them is one network.
 
-        As :func:`~posterior_inpainting.models.given_weights.run_with_weights`; the weights are those that
-        ``draw_weights``, ``guide`` or a sampler give.
+        As :func:`~posterior_inpainting.models.random_weights.given_weights.run_with_weights`; the weights are
+        those that ``draw_weights``, ``guide`` or a sampler give.
         """
         return run_with_weights(self.mean, weights, *args, method=method, paired=paired, chunk=chunk)
 
