@@ -24,10 +24,9 @@ from torch import Tensor, nn
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.bayesian_decoder import set_posterior_scales, without_encoder
+from posterior_inpainting.models.bayesian_decoder import with_random_weights, without_encoder
 from posterior_inpainting.models.random_weights.given_weights import Weights
-from posterior_inpainting.models.random_weights.layers import Prior, bayesian
-from posterior_inpainting.models.random_weights.weight_priors import FanIn
+from posterior_inpainting.models.random_weights.layers import Prior
 from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
 
 __all__ = ["BayesianCompletion", "CompletionNetwork"]
@@ -100,17 +99,9 @@ class BayesianCompletion(ImageModel):
         local_reparametrisation: bool = False,
     ):
         super().__init__()
-        start = posterior_scale if isinstance(posterior_scale, float) else 0.01
-        self.network = bayesian(
-            CompletionNetwork(network.encoder, without_encoder(network.decoder)),
-            FanIn(gain=3.0) if prior is None else prior,
-            posterior_scale=start,
-            random=random,
-            local_reparametrisation=local_reparametrisation,
-        )
-        self.network.requires_grad_(True)
-        if not isinstance(posterior_scale, float):
-            set_posterior_scales(self.network, posterior_scale)
+        settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
+        network = CompletionNetwork(network.encoder, without_encoder(network.decoder))
+        self.network = with_random_weights(network, prior, posterior_scale, **settings)
         self.image_shape = tuple(network.image_shape)
 
     @classmethod

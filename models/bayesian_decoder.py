@@ -27,7 +27,14 @@ from posterior_inpainting.models.random_weights.layers import BayesianModule, Pr
 from posterior_inpainting.models.random_weights.weight_priors import FanIn
 from posterior_inpainting.models.shapes import Code, Image, Mask
 
-__all__ = ["BayesianDecoder", "decode_with", "posterior_scales_of", "set_posterior_scales", "without_encoder"]
+__all__ = [
+    "BayesianDecoder",
+    "decode_with",
+    "posterior_scales_of",
+    "set_posterior_scales",
+    "with_random_weights",
+    "without_encoder",
+]
 
 
 class BayesianDecoder(ImageModel):
@@ -79,18 +86,9 @@ class BayesianDecoder(ImageModel):
         local_reparametrisation: bool = False,
     ):
         super().__init__()
-        start = posterior_scale if isinstance(posterior_scale, float) else 0.01
+        settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
         decoder = without_encoder(decoder)
-        self.decoder = bayesian(
-            decoder,
-            FanIn(gain=3.0) if prior is None else prior,
-            posterior_scale=start,
-            random=random,
-            local_reparametrisation=local_reparametrisation,
-        )
-        self.decoder.requires_grad_(True)
-        if not isinstance(posterior_scale, float):
-            set_posterior_scales(self.decoder, posterior_scale)
+        self.decoder = with_random_weights(decoder, prior, posterior_scale, **settings)
         self.encoder = encoder
         self.latent = decoder.latent
         self.image_shape = tuple(decoder.image_shape)
@@ -147,6 +145,19 @@ def decode_with(decoder: BayesianModule, weights: Weights, z: Code) -> tuple[Ima
     while len(leading) > 1 and leading[-1] == 1:
         leading = leading[:-1]
     return decoder.forward_with(weights, z, method="mean_and_scale", paired=bool(leading))
+
+
+def with_random_weights(
+    network: Any, prior: Prior | None, posterior_scale: float | Weights, **settings: Any
+) -> BayesianModule:
+    """Turn a trained network into one with random, trainable weights; ``posterior_scale`` for all, or by path."""
+    one = posterior_scale if isinstance(posterior_scale, float) else 0.01
+    prior = FanIn(gain=3.0) if prior is None else prior
+    made = bayesian(network, prior, posterior_scale=one, **settings)
+    made.requires_grad_(True)
+    if not isinstance(posterior_scale, float):
+        set_posterior_scales(made, posterior_scale)
+    return made
 
 
 def set_posterior_scales(network: BayesianModule, scales: Weights) -> None:
