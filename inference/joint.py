@@ -160,9 +160,11 @@ class _WhiteCode:
         self.root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(self.latent).to(z))
 
     def white(self, code: Tensor) -> Tensor:
+        """Return positions in which the posterior is nearly white."""
         return torch.linalg.solve_triangular(self.root, (code - self.mean).mT, upper=False).mT
 
     def plain(self, position: Tensor, which: Tensor | None = None) -> Tensor:
+        """Return codes and noises of such positions."""
         some = slice(None) if which is None else which
         code = self.mean[some] + position[..., : self.latent] @ self.root[some].mT
         return torch.cat([code, position[..., self.latent :]], -1)
@@ -170,6 +172,7 @@ class _WhiteCode:
     def gradient(
         self, position: Tensor, inverse_temperature: float | Tensor = 1.0, which: Tensor | None = None
     ):
+        """Return log prior, log likelihood and the gradient there."""
         prior, likelihood, slope = self.potential.gradient(
             self.plain(position, which), inverse_temperature, which
         )

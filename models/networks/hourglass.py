@@ -29,6 +29,7 @@ class ScaledConvolution(nn.Module):
         self.stride, self.padding, self.margin = stride, padding, size // 2
 
     def forward(self, features: Tensor) -> Tensor:
+        """Pad, then convolve with the scaled weights."""
         if self.margin:
             features = F.pad(features, [self.margin] * 4, mode=self.padding)
         return F.conv2d(features, self.weight * self.scale, stride=self.stride)
