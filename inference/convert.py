@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from posterior_inpainting.inference.methods import Draws, Problem
+from posterior_inpainting.inference.problem import Draws, Problem
 from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
 from posterior_inpainting.models.observations import Observation
 

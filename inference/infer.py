@@ -13,11 +13,12 @@ from typing import Any
 import pyro
 import torch
 
-from posterior_inpainting.inference import convert, diagnostics
-from posterior_inpainting.inference.chains import run_kernel
-from posterior_inpainting.inference.independent import runs_together
-from posterior_inpainting.inference.methods import Draws, Method, Problem
+from posterior_inpainting.inference import convert
+from posterior_inpainting.inference.evaluation import diagnostics
+from posterior_inpainting.inference.evaluation.independent import runs_together
+from posterior_inpainting.inference.methods.chains import run_kernel
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Draws, Method, Problem
 from posterior_inpainting.inference.store import Store, fingerprint
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation

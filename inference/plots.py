@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posterior_inpainting.inference import diagnostics, scores
 from posterior_inpainting.inference.convert import group
+from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.models.shapes import Image, check_image
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
-from posterior_inpainting.inference.methods import Problem
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.inference.tracing import latent_sites, observed_sites
 
 __all__ = ["Potential"]

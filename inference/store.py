@@ -162,7 +162,7 @@ def recover(path: str | Path):
         If the folder is no store, or holds no whole draw.
     """
     from posterior_inpainting.inference.convert import latent_groups, to_arviz
-    from posterior_inpainting.inference.methods import Draws
+    from posterior_inpainting.inference.problem import Draws
 
     group = _open(Path(path))
     attrs = group.attrs.asdict()

@@ -13,7 +13,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from posterior_inpainting.inference.methods import Problem
+from posterior_inpainting.inference.problem import Problem
 
 __all__ = ["batched_trace", "draws_of", "latent_sites", "log_prob_by_draw", "observed_sites", "plate_nesting"]
 

@@ -110,7 +110,8 @@ class WeightDraws(ImageModel):
     """A number of networks drawn from q(theta | D), as probable one as the other: sites ``network`` and ``z``.
 
     The Monte Carlo form of the integral over weights. Its posterior is that of
-    :class:`~posterior_inpainting.inference.nested.Nested`; a method for continuous latents cannot take it, because
+    :class:`~posterior_inpainting.inference.methods.nested.Nested`;
+    a method for continuous latents cannot take it, because
     ``network`` is an index.
 
     Parameters

@@ -1,14 +1,15 @@
-"""Bundled priors: decoders trained on public images, loaded without pickle and checked by digest.
+"""Bundled networks: trained on public images, loaded without pickle and checked by digest.
 
-Each prior is two safetensors files in ``networks/weights`` (decoder and encoder, half precision), a
-line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is. Where the
-weights are random, those files are their means and a third has their standard deviations.
+Each set is a few safetensors files in ``networks/weights``, one a part (a decoder and its encoder, say) in half
+precision, a line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is.
+Where the weights are random, those files are their means and another has their standard deviations.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,24 @@ from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
 
-__all__ = ["NAMES", "RANDOM_WEIGHTS", "card", "load", "load_from", "posterior_scales", "save"]
+__all__ = [
+    "NAMES",
+    "RANDOM_WEIGHTS",
+    "SETS",
+    "card",
+    "load",
+    "load_from",
+    "load_parts",
+    "posterior_scales",
+    "save",
+    "save_parts",
+]
 
 NAMES = ("digits-vae-2d", "fashion-mnist-vae")
 #: Those with random weights; loaded by ``BayesianDecoder.load`` and ``BayesianCompletion.load``.
 RANDOM_WEIGHTS = ("fashion-mnist-bayesian-decoder", "fashion-mnist-bayesian-completion")
-_PARTS = ("decoder", "encoder")
+#: Sets of several networks, loaded by the ``load`` of their model or by :func:`load_parts`.
+SETS: tuple[str, ...] = ()
 _DIGESTS = "SHA256SUMS"
 
 
@@ -56,6 +69,27 @@ def load(name: str | Path) -> nn.Module:
     return load_from(*_place(name))
 
 
+def load_parts(name: str | Path) -> dict[str, nn.Module]:
+    """Load every network of a bundled set, or of a folder that :func:`save_parts` wrote, by its part's name.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load`.
+
+    >>> sorted(load_parts("digits-vae-2d"))
+    ['decoder', 'encoder']
+    """
+    folder, stem = _place(name)
+    digests = _read_digests(folder)
+    parts = [file[len(stem) :].split(".")[0] for file in digests if file.startswith(stem)]
+    return {
+        part: _load_part(folder / f"{stem}{part}.safetensors", digests)
+        for part in parts
+        if part != "posterior_scales"
+    }
+
+
 def posterior_scales(name: str | Path) -> dict[str, Tensor]:
     """Load the standard deviations of random weights: path -> tensor, as :func:`load` does the means.
 
@@ -75,7 +109,9 @@ def posterior_scales(name: str | Path) -> dict[str, Tensor]:
 def load_from(folder: Path, stem: str = "") -> nn.Module:
     """Load what :func:`save` wrote to ``folder`` under ``stem``."""
     digests = _read_digests(folder)
-    decoder, encoder = (_load_part(folder / f"{stem}{part}.safetensors", digests) for part in _PARTS)
+    decoder, encoder = (
+        _load_part(folder / f"{stem}{part}.safetensors", digests) for part in ("decoder", "encoder")
+    )
     decoder.requires_grad_(False).eval()
     decoder.encoder = encoder.eval()
     return decoder
@@ -108,19 +144,38 @@ def save(
     ...     load(folder).latent
     2
     """
+    parts = {"decoder": decoder, "encoder": encoder}
+    save_parts(
+        folder, stem, parts if posterior_scales is None else parts | {"posterior_scales": posterior_scales}
+    )
+
+
+def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
+    """Write networks, or named tensors, in half precision with their digests, for :func:`load_parts`.
+
+    Parameters
+    ----------
+    folder, stem
+        As for :func:`save`.
+    parts
+        Part -> network of ``models.networks`` with a ``configuration()``, or path -> tensor.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     digests = _read_digests(folder) if (folder / _DIGESTS).is_file() else {}
-    parts: dict[str, tuple[dict, dict[str, str]]] = {}
-    for part, module in zip(_PARTS, (decoder, encoder), strict=True):
-        state = {k: v for k, v in module.state_dict().items() if not k.startswith("encoder.")}
-        parts[part] = (
-            state,
-            {"network": type(module).__name__, "configuration": json.dumps(module.configuration())},
-        )
-    if posterior_scales is not None:
-        parts["posterior_scales"] = posterior_scales, {}
-    for part, (state, description) in parts.items():
+    for part, content in parts.items():
+        state, description = content, {}
+        if isinstance(content, nn.Module):
+            # A decoder may carry its encoder, which is a part of its own.
+            carried = "encoder." if "encoder" in parts and part != "encoder" else None
+            state = {
+                k: v for k, v in content.state_dict().items() if not (carried and k.startswith(carried))
+            }
+            configuration: Any = content.configuration  # type: ignore[assignment]
+            description = {
+                "network": type(content).__name__,
+                "configuration": json.dumps(configuration()),
+            }
         path = folder / f"{stem}{part}.safetensors"
         half = {k: v.detach().half().contiguous() for k, v in state.items()}
         save_file(half, path, metadata=description)
@@ -136,7 +191,7 @@ def card(name: str) -> str:
     >>> card("digits-vae-2d").splitlines()[0]
     '# digits-vae-2d'
     """
-    names = NAMES + RANDOM_WEIGHTS
+    names = NAMES + RANDOM_WEIGHTS + SETS
     if name not in names:
         raise ValueError(f"unknown prior {name!r}; there are {', '.join(names)}")
     return (_bundled() / f"{name}.md").read_text()
@@ -144,11 +199,11 @@ def card(name: str) -> str:
 
 def _place(name: str | Path) -> tuple[Path, str]:
     """Folder and stem of the files of a bundled prior, or of a folder of one's own."""
-    if isinstance(name, str) and name in NAMES + RANDOM_WEIGHTS:
+    if isinstance(name, str) and name in NAMES + RANDOM_WEIGHTS + SETS:
         return _bundled(), f"{name}."
     if Path(name).is_dir():
         return Path(name), ""
-    names = ", ".join(NAMES + RANDOM_WEIGHTS)
+    names = ", ".join(NAMES + RANDOM_WEIGHTS + SETS)
     raise ValueError(f"unknown prior {str(name)!r}; there are {names}, or a folder with saved weights")
 
 

@@ -10,14 +10,14 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 from torch.nn import functional as F
 
-from posterior_inpainting.inference.bayes_by_backprop import (
+from posterior_inpainting.inference.training.bayes_by_backprop import (
     BayesByBackprop,
     DivergenceWeight,
     geometric_weights,
     uniform_weights,
 )
-from posterior_inpainting.inference.pruning import SHARES, prune, pruning_curve
-from posterior_inpainting.inference.train import train
+from posterior_inpainting.inference.training.pruning import SHARES, prune, pruning_curve
+from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models.random_weights.layers import bayesian
 from posterior_inpainting.models.random_weights.weight_priors import Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised

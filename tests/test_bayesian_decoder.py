@@ -11,12 +11,16 @@ from pyro.infer import Predictive
 from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import Exact, infer
-from posterior_inpainting.inference.bayes_by_backprop import BayesByBackprop
-from posterior_inpainting.inference.methods import Problem
-from posterior_inpainting.inference.recipes import train_prior
-from posterior_inpainting.inference.recipes_of_weights import WEIGHT_RECIPES, CompletionRecipe, DecoderRecipe
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
-from posterior_inpainting.inference.train import train
+from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
+from posterior_inpainting.inference.training.recipes import train_prior
+from posterior_inpainting.inference.training.recipes_of_weights import (
+    WEIGHT_RECIPES,
+    CompletionRecipe,
+    DecoderRecipe,
+)
+from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, posterior_scales_of

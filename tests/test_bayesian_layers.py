@@ -16,8 +16,8 @@ from statistics_of_draws import assert_moments
 from torch import nn
 
 from posterior_inpainting.inference import ChEES, sample
-from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.inference.tracing import batched_trace
 from posterior_inpainting.models.networks import MultilayerDecoder
 from posterior_inpainting.models.random_weights.layers import (

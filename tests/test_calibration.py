@@ -20,11 +20,11 @@ from posterior_inpainting.inference import (
     infer_many,
     scores,
 )
-from posterior_inpainting.inference.calibration import Calibration, calibrate, coverage, sbc, tarp
-from posterior_inpainting.inference.calibration_plots import rank_ecdf, tarp_curve
-from posterior_inpainting.inference.held_out import score_real, summary
-from posterior_inpainting.inference.methods import Draws
-from posterior_inpainting.inference.uniformity import uniformity
+from posterior_inpainting.inference.evaluation.calibration import Calibration, calibrate, coverage, sbc, tarp
+from posterior_inpainting.inference.evaluation.calibration_plots import rank_ecdf, tarp_curve
+from posterior_inpainting.inference.evaluation.held_out import score_real, summary
+from posterior_inpainting.inference.evaluation.uniformity import uniformity
+from posterior_inpainting.inference.problem import Draws
 from posterior_inpainting.models import Observation, datasets, observations
 
 HALF = observations.half((1, 8, 8), hide="bottom")

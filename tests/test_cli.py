@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from posterior_inpainting.inference import catalogue, cli, load
-from posterior_inpainting.inference.catalogue import (
+from posterior_inpainting.inference import cli, load
+from posterior_inpainting.inference.cli import catalogue
+from posterior_inpainting.inference.cli.catalogue import (
     image_named,
     mask_named,
     method_named,
@@ -330,7 +331,8 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch, tmp_path):
 def test_train_writes_the_card(monkeypatch, run):
     asked = []
     monkeypatch.setattr(
-        "posterior_inpainting.inference.recipes.train_prior", lambda *given: asked.append(given) or "# card"
+        "posterior_inpainting.inference.training.recipes.train_prior",
+        lambda *given: asked.append(given) or "# card",
     )
     code, out, _ = run("train", "digits-vae-2d", "--out", "here")
     assert (code, out) == (0, "# card\n")

@@ -24,7 +24,7 @@ from posterior_inpainting.inference import (
     scores,
 )
 from posterior_inpainting.inference.convert import group, settings, to_arviz
-from posterior_inpainting.inference.methods import Draws
+from posterior_inpainting.inference.problem import Draws
 from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, observations, pretrained
 
 SHAPE = (1, 8, 8)

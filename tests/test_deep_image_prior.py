@@ -7,9 +7,9 @@ from statistics_of_draws import assert_moments
 from torch import nn
 
 from posterior_inpainting.inference import MALA, MAP, ULA, ChEES, Variational, infer, sample, scores
-from posterior_inpainting.inference.early_stopping import early_stopping, early_stopping_plot
-from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
+from posterior_inpainting.inference.training.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.models import DeepImagePrior, Observation, datasets, memory, observations
 from posterior_inpainting.models.networks import Hourglass
 

@@ -9,7 +9,7 @@ from synthetic import posterior
 
 from posterior_inpainting.inference import MAP, NUTS, Exact, Variational, diagnostics, infer
 from posterior_inpainting.inference.convert import group, to_arviz
-from posterior_inpainting.inference.diagnostics import (
+from posterior_inpainting.inference.evaluation.diagnostics import (
     khat,
     latent_ess,
     latent_rhat,

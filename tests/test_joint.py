@@ -11,12 +11,12 @@ from statistics_of_draws import assert_moments
 from torch import nn
 
 from posterior_inpainting.inference import MALA, MAP, ChEES, Variational, infer
-from posterior_inpainting.inference.alternating import Alternating
-from posterior_inpainting.inference.bridging import bridge
-from posterior_inpainting.inference.joint import Joint
-from posterior_inpainting.inference.methods import Problem
-from posterior_inpainting.inference.nested import Nested, nested_draws
+from posterior_inpainting.inference.methods.alternating import Alternating
+from posterior_inpainting.inference.methods.bridging import bridge
+from posterior_inpainting.inference.methods.joint import Joint
+from posterior_inpainting.inference.methods.nested import Nested, nested_draws
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import Observation
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
 from posterior_inpainting.models.code_and_units import CodeAndUnits

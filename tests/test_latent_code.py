@@ -9,8 +9,8 @@ from statistics_of_draws import assert_moments
 from targets import Grid
 
 from posterior_inpainting.inference import MAP, NUTS, Variational, diagnostics, infer
-from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import (
     LatentCode,
     Observation,

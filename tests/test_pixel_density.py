@@ -4,8 +4,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import LatentCode, LinearGaussian, datasets
 from posterior_inpainting.models.networks import MultilayerDecoder
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from posterior_inpainting.inference.bounds import bounds
-from posterior_inpainting.inference.recipes import RECIPES
+from posterior_inpainting.inference.training.bounds import bounds
+from posterior_inpainting.inference.training.recipes import RECIPES
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 

@@ -19,8 +19,8 @@ from posterior_inpainting.inference import (
     Variational,
     sample,
 )
-from posterior_inpainting.inference.methods import Problem
 from posterior_inpainting.inference.potential import Potential
+from posterior_inpainting.inference.problem import Problem
 
 EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])

@@ -9,7 +9,16 @@ from synthetic import posterior
 
 from posterior_inpainting.inference import MAP, Exact, infer
 from posterior_inpainting.inference.convert import group
-from posterior_inpainting.inference.scores import LEVELS, coverage, crps, energy_score, pit, psnr, score, ssim
+from posterior_inpainting.inference.evaluation.scores import (
+    LEVELS,
+    coverage,
+    crps,
+    energy_score,
+    pit,
+    psnr,
+    score,
+    ssim,
+)
 from posterior_inpainting.models import Observation, observations
 
 ERRORS = 5  # standard errors that an estimate may lie from its expectation

@@ -20,9 +20,9 @@ from posterior_inpainting.inference import (
     infer,
     infer_many,
     sample,
-    trajectory,
 )
-from posterior_inpainting.inference.adaptation import Preconditioner
+from posterior_inpainting.inference.methods import trajectory
+from posterior_inpainting.inference.methods.adaptation import Preconditioner
 from posterior_inpainting.models import LatentCode, Observation, datasets, observations, pretrained
 
 HALF = observations.half((1, 8, 8), hide="bottom")
@@ -228,8 +228,8 @@ class TestManyImages:
             assert (shown == observation.image[observation.mask].numpy()).all()
 
     def test_closed_form_of_a_batch_equals_each_alone(self, seen):
-        from posterior_inpainting.inference.methods import Problem
         from posterior_inpainting.inference.potential import Potential
+        from posterior_inpainting.inference.problem import Problem
 
         model = LatentCode(pretrained.load("digits-vae-2d"))
         images, masks = torch.stack([o.image for o in seen]), torch.stack([o.mask for o in seen])
@@ -280,7 +280,7 @@ class TestBrokenSamplersFail:
                 start, replace(proposal, acceptance=(proposal.acceptance > 1e-3).float()), generator
             )
 
-        monkeypatch.setattr("posterior_inpainting.inference.chees.metropolis", nearly_always)
+        monkeypatch.setattr("posterior_inpainting.inference.methods.chees.metropolis", nearly_always)
         with pytest.raises(AssertionError, match=r"biased|not mixing"):
             self.check()
 

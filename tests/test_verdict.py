@@ -16,7 +16,7 @@ from posterior_inpainting.inference import (
     sample,
 )
 from posterior_inpainting.inference.convert import latent_groups, to_arviz
-from posterior_inpainting.inference.methods import Draws
+from posterior_inpainting.inference.problem import Draws
 from posterior_inpainting.models import Observation, observations
 
 HALF = observations.half((1, 8, 8), hide="bottom")

@@ -6,7 +6,7 @@ import torch
 from pyro import poutine
 
 from posterior_inpainting.inference import MAP, NUTS, blend, infer, scores
-from posterior_inpainting.inference.methods import Problem
+from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import (
     LatentCode,
     Observation,

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from posterior_inpainting.inference import recipes, train
-from posterior_inpainting.inference.bounds import bounds
+from posterior_inpainting.inference import train
+from posterior_inpainting.inference.training import recipes
+from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.models import datasets
 
 VARIANTS = {

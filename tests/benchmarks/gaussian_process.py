@@ -28,7 +28,7 @@ from skimage.transform import resize
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from posterior_inpainting.inference import Exact, infer
-    from posterior_inpainting.inference.scores import LEVELS, score
+    from posterior_inpainting.inference.evaluation.scores import LEVELS, score
 from posterior_inpainting.models import Observation, observations
 from posterior_inpainting.models.fields import Matern, SquaredExponential
 from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS

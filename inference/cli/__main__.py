@@ -1,0 +1,5 @@
+"""`python -m posterior_inpainting.inference.cli`."""
+
+from posterior_inpainting.inference.cli import main
+
+main()

@@ -1,0 +1,22 @@
+"""`train`: make a bundled network anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posterior_inpainting.inference.cli.app import app
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="Name of a bundled prior.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, digests and card.")],
+    root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
+) -> None:
+    """Train a bundled prior by its recipe and write its weights and card."""
+    from posterior_inpainting.inference.training.recipes import train_prior
+
+    typer.echo(train_prior(name, out, root))

@@ -1,0 +1,1 @@
+"""May the draws be trusted, and how good are they: diagnostics, scores, calibration."""

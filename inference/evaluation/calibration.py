@@ -1,0 +1,233 @@
+r"""Is a posterior what it says it is? Tests on data that the model itself made.
+
+Draw a truth from the prior and an image from the model, hide pixels, draw the posterior: then truth and
+draws have one law, whatever the model. Three readings of the same simulation:
+
+* SBC (Talts et al. 2018): the rank of the truth among the draws is uniform, for each code component, hidden
+  pixels, and data-dependent quantities (log likelihood, log joint), without which a posterior that ignores
+  the data would pass (Modrak et al. 2023).
+* TARP (Lemos et al. 2023): so is the share of draws nearer to a random reference point than the truth. The
+  reference is the likeliest of 16 draws of the prior, so that it depends on the data, for the same reason.
+* Coverage of hidden pixels by central intervals.
+
+Ranks are among *independent* draws: a Markov chain is thinned by its own integrated autocorrelation time,
+the longest of all code components, their squares and the log density, data set by data set. Where the number
+of draws S differs, ranks r become :math:`u = (r + V) / (S + 1)` with V uniform, exactly uniform for any S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from posterior_inpainting.inference.evaluation.scores import LEVELS
+from posterior_inpainting.inference.evaluation.simulation import figures_of_batch, simulate
+from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
+from posterior_inpainting.inference.infer import _callers_state_kept, _check_run
+from posterior_inpainting.inference.problem import Method
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.shapes import Mask, check_mask, describe
+
+__all__ = ["Calibration", "calibrate", "coverage", "sbc", "tarp"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one simulation of many data sets gave; every table and verdict is read off it.
+
+    Parameters
+    ----------
+    model, method
+        What was run.
+    names
+        Test quantities, in the order of ``ranks``.
+    ranks
+        Independent draws below the truth, ``(data set, quantity)``; ties are broken at random.
+    counts
+        Independent draws S of each data set, ``(data set,)``.
+    truth, reference
+        The code behind each data set, and TARP's reference point, ``(data set, dim)``, unconstrained.
+    draws
+        Thinned draws ``(data set, draw, dim)``, NaN beyond a data set's S.
+    covered
+        Share of a data set's hidden pixels inside central intervals, ``(data set, level)``.
+    rhat
+        Largest split R-hat of the components, ``(data set,)``; NaN where the draws are not Markov.
+    seed
+        Of the simulation.
+    """
+
+    model: str
+    method: str
+    names: tuple[str, ...]
+    ranks: np.ndarray
+    counts: np.ndarray
+    truth: np.ndarray
+    reference: np.ndarray
+    draws: np.ndarray
+    covered: np.ndarray
+    rhat: np.ndarray
+    seed: int
+
+    def sbc(self, level: float = 0.95) -> Uniformity:
+        """Return the rank ECDF of every quantity with one simultaneous band."""
+        u = (self.ranks + self._jitter(self.ranks.shape, 1)) / (self.counts[:, None] + 1)
+        return uniformity(dict(zip(self.names, u.T, strict=True)), level)
+
+    def tarp(self, level: float = 0.95) -> Uniformity:
+        """Return expected coverage of balls around random points, as its difference from the nominal one."""
+        far = np.linalg.norm(self.draws - self.reference[:, None], axis=-1)
+        nearer = (far < np.linalg.norm(self.truth - self.reference, axis=-1)[:, None]).sum(1)
+        u = (nearer + self._jitter(nearer.shape, 2)) / (self.counts + 1)
+        return uniformity({"TARP": u}, level)
+
+    def coverage(self):
+        """Return a table with one row a level: mean coverage of hidden pixels, and its standard error.
+
+        Pixels of one image vary together, so that the error is that of the mean over data sets; the
+        p-value is of the t-test against the nominal level.
+        """
+        import pandas as pd
+        from scipy.stats import ttest_1samp
+
+        error = self.covered.std(0, ddof=1) / np.sqrt(len(self.covered))
+        return pd.DataFrame(
+            {
+                "covered": self.covered.mean(0),
+                "standard error": error,
+                "p": ttest_1samp(self.covered, LEVELS).pvalue,
+            },
+            index=pd.Index(LEVELS, name="level"),
+        )
+
+    def frame(self):
+        """Return ranks, draws, coverage and R-hat as a table with one row a data set."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.ranks, columns=[f"rank of {name}" for name in self.names])
+        table.insert(0, "draws", self.counts)
+        for index, one in enumerate(LEVELS):
+            table[f"coverage {one:.0%}"] = self.covered[:, index]
+        return table.assign(**{"R-hat": self.rhat}).rename_axis("data set")
+
+    def _jitter(self, shape: tuple[int, ...], stream: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, stream)).random(shape)
+
+
+def calibrate(
+    model: ImageModel,
+    method: Method,
+    *,
+    mask: Mask,
+    datasets: int = 500,
+    draws: int = 100,
+    chains: int = 16,
+    seed: int = 0,
+    batch: int = 50,
+    pixels: int = 3,
+    progress: bool = True,
+) -> Calibration:
+    """Simulate data sets from a model, draw each one's posterior, and rank the truth among the draws.
+
+    Parameters
+    ----------
+    model
+        A model with continuous latents; simulated pixels may leave [0, 1].
+    method
+        Any method whose draws are draws. ``ChEES``, ``MALA`` and ``ULA`` run on ``batch`` data sets at once.
+    mask
+        ``(channel, row, column)``, ``True`` = seen, the same for all data sets.
+    datasets
+        Their number, at least 10.
+    draws, chains
+        Of each data set, before thinning; a method of particles keeps an eighth, whose fluctuation as a
+        cloud is then small.
+    seed
+        Same seed, same numbers; the caller's generator is left alone.
+    batch
+        Data sets that run at once.
+    pixels
+        Hidden pixels that are ranked too, chosen at random.
+    progress
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        For a mask that hides nothing, numbers out of range, or a method that returns restarts.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import Exact
+    >>> from posterior_inpainting.models import LinearGaussian, datasets, observations
+    >>> model = LinearGaussian.fit(datasets.load("digits", split="train"), latent=2)
+    >>> mask = observations.half(model.image_shape, hide="bottom")
+    >>> found = calibrate(model, Exact(), mask=mask, datasets=50, draws=10, chains=2, progress=False)
+    >>> found.sbc().inside_band, found.tarp().inside_band, found.ranks.shape
+    (True, True, (50, 7))
+    """
+    _check(model, method, mask, datasets, batch, draws, chains)
+    mask = mask.expand(model.image_shape)
+    rows: list[dict[str, Any]] = []
+    # Shown from the first batch on, so that a mistake stays one line.
+    title = f"calibrating {type(method).__name__}"
+    bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-3)
+    with _callers_state_kept(), bar:
+        torch.manual_seed(seed)
+        simulated = [simulate(model) for _ in range(datasets)]
+        hidden = (~mask.expand(model.image_shape)).nonzero()
+        chosen = torch.randperm(len(hidden))[:pixels].sort().values
+        # Seeds of their own: were they that of the simulation, chains would start at the truths.
+        seeds = np.random.SeedSequence(seed).generate_state(1 + datasets).tolist()
+        for start, own in zip(range(0, datasets, batch), seeds[1:], strict=False):
+            some = simulated[start : start + batch]
+            rows += figures_of_batch(model, method, some, mask, chosen, draws=draws, chains=chains, seed=own)
+            bar.update(len(some))
+    latents = [
+        f"{name}[{i}]" if value.numel() > 1 else name
+        for name, value in simulated[0][1].items()
+        for i in range(value.numel())
+    ]
+    return Calibration(
+        type(model).__name__,
+        getattr(method, "label", type(method).__name__),
+        (
+            *latents,
+            "log likelihood",
+            "log joint",
+            *(f"pixel {tuple(p)}" for p in hidden[chosen].tolist()),
+        ),
+        **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
+        seed=seed,
+    )
+
+
+def sbc(model: ImageModel, method: Method, *, level: float = 0.95, **settings: Any) -> Uniformity:
+    """Return ``calibrate(model, method, **settings).sbc(level)``."""
+    return calibrate(model, method, **settings).sbc(level)
+
+
+def tarp(model: ImageModel, method: Method, *, level: float = 0.95, **settings: Any) -> Uniformity:
+    """Return ``calibrate(model, method, **settings).tarp(level)``."""
+    return calibrate(model, method, **settings).tarp(level)
+
+
+def coverage(model: ImageModel, method: Method, **settings: Any):
+    """Return ``calibrate(model, method, **settings).coverage()``."""
+    return calibrate(model, method, **settings).coverage()
+
+
+def _check(model, method, mask, datasets, batch, draws, chains) -> None:
+    if not isinstance(model, ImageModel):
+        raise ValueError(f"model is {describe(model)}; expected an ImageModel")
+    _check_run(method, draws, chains)
+    for name, value, least in (("datasets", datasets, 10), ("batch", batch, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
+    check_mask(mask, model.image_shape)
+    if mask.expand(model.image_shape).all():
+        raise ValueError("the mask hides nothing, so that there is nothing to calibrate")

@@ -1,0 +1,234 @@
+r"""`ChEES`: Hamiltonian Monte Carlo for many chains at once, its trajectory length learnt from all of them.
+
+Hoffman, Radul & Sountsov 2021, *An Adaptive-MCMC Scheme for Setting Trajectory Lengths in Hamiltonian
+Monte Carlo*. The length T climbs the change in the estimator of the expected square,
+
+.. math:: \mathrm{ChEES} = \tfrac14 E\big[(\lVert q' - E q' \rVert^2 - \lVert q - E q \rVert^2)^2\big],
+
+trajectories are jittered by a Halton sequence, (1 + h_t) T / 2, and the step size is held at a harmonic-mean
+acceptance of 0.651. Every chain shares them, so that a batch of chains takes the same number of steps:
+no chain waits for another, as chains of a vectorised NUTS do. The scales are learnt across chains: a
+whole covariance where there are draws enough, which shortens trajectories more than any tuning of T.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.inference.methods.adaptation import (
+    Ascent,
+    DualAveraging,
+    Metric,
+    Moments,
+    Preconditioner,
+    check_metric,
+    windows,
+)
+from posterior_inpainting.inference.methods.chains import Kernel
+from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.trajectory import (
+    Point,
+    Proposal,
+    evaluate,
+    first_step_size,
+    metropolis,
+    trajectory,
+)
+from posterior_inpainting.inference.potential import Potential
+
+__all__ = ["ChEES"]
+
+
+#: Shortest trajectory in white coordinates, where a quarter of a normal's period is pi / 2: with the jitter, from
+#: 1 to 2. Few chains, or one, know too little of the criterion to be left to it alone.
+SHORTEST = 2.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next iteration needs."""
+
+    point: Point
+    step: DualAveraging
+    length: Ascent
+    moments: Moments
+    scales: Preconditioner
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class ChEES(Kernel):
+    """Vectorised Hamiltonian Monte Carlo with learnt trajectory length, step size and scales.
+
+    Works best with 16 or more chains, which cost little more than one.
+
+    Parameters
+    ----------
+    warmup
+        Iterations that adapt and are thrown away.
+    target_acceptance
+        Harmonic-mean acceptance probability that the step size is adapted to.
+    metric
+        How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
+        ``adaptation.Metric``.
+    max_steps
+        Longest trajectory in leapfrog steps.
+    learning_rate
+        Of Adam on the log of the trajectory length.
+    init
+        ``"prior"`` starts every chain from its own draw of the prior, so that R-hat can see several modes;
+        ``"tempered"`` from the particles of a ``TemperedSMC`` run, so that each mode gets its share of chains;
+        ``"optimum"`` from the optimum that each reaches from its draw, for weights of networks.
+    superchains
+        Start the chains from this many points only, neighbours together, as ``diagnostics.nested_rhat``
+        wants it; ``None`` gives each its own.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import infer
+    >>> from posterior_inpainting.models import LinearGaussian, Observation, datasets, observations
+    >>> images = datasets.load("digits", split="train")
+    >>> model = LinearGaussian.fit(images, latent=3)
+    >>> seen = Observation(images[0], observations.half(model.image_shape, hide="bottom"))
+    >>> idata = infer(model, seen, ChEES(warmup=100), draws=50, chains=8, progress=False)
+    >>> dict(idata.posterior["z"].sizes)
+    {'chain': 8, 'draw': 50, 'latent': 3}
+    """
+
+    warmup: int = 200
+    target_acceptance: float = 0.651
+    metric: Metric = "dense"
+    max_steps: int = 256
+    learning_rate: float = 0.05
+    init: str = "prior"
+    superchains: int | None = None
+
+    def __post_init__(self):
+        if self.init not in ("prior", "tempered", "optimum"):
+            raise ValueError(f"init={self.init!r}; expected 'prior', 'tempered' or 'optimum'")
+        check_metric(self.metric)
+        if self.warmup < 10:
+            raise ValueError(f"warmup={self.warmup}; expected at least 10")
+
+    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+        """Begin at positions ``(group, chain, dim)``, or at the tempered particles that they become."""
+        if self.init == "tempered":
+            from posterior_inpainting.inference.methods.smc import TemperedSMC
+
+            position = TemperedSMC().starts(potential, position.shape[1], generator)
+        if self.init == "optimum":
+            position = climb(potential, position)
+        if self.superchains is not None:
+            chains = position.shape[1]
+            if not 0 < self.superchains <= chains or chains % self.superchains:
+                raise ValueError(f"superchains={self.superchains}; expected a divisor of the {chains} chains")
+            position = position[:, : self.superchains].repeat_interleave(chains // self.superchains, 1)
+        return self.begin(potential, position, generator, 1.0)
+
+    def begin(
+        self,
+        potential: Potential,
+        position: Tensor,
+        generator: Generator,
+        inverse_temperature: float | Tensor,
+    ) -> State:
+        """Begin at positions ``(group, chain, dim)`` of tempered densities."""
+        point = evaluate(potential, position, inverse_temperature)
+        scales = Preconditioner.identity(position)
+        step = first_step_size(potential, point, scales, generator, inverse_temperature)
+        return State(
+            point,
+            DualAveraging.start(step),
+            Ascent.start(8 * step),
+            Moments.start(position, self.metric == "dense"),
+            scales,
+        )
+
+    def step(
+        self,
+        potential: Potential,
+        state: State,
+        generator: Generator,
+        inverse_temperature: float | Tensor = 1.0,
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Make one iteration of every chain; adapt while warming up."""
+        warming = state.iteration < self.warmup
+        step_size = (state.step.log_step if warming else state.step.log_average).exp()
+        length = (state.length.log_value if warming else state.length.log_average).exp()
+        most = min(self.max_steps, 32) if state.iteration < 0.15 * self.warmup else self.max_steps
+        # The one transfer from the device in an iteration: how many leapfrog steps to make.
+        steps = (
+            (0.5 * (1 + _halton(state.iteration)) * length / step_size).ceil().clamp(1, most).int().tolist()
+        )
+        proposal = trajectory(
+            potential, state.point, step_size, steps, state.scales, generator, inverse_temperature
+        )
+        point, _ = metropolis(state.point, proposal, generator)
+        count = torch.tensor(steps, device=step_size.device).unsqueeze(1)
+        info = {
+            "lp": point.log_density(),
+            "energy": proposal.energy,
+            "acceptance_rate": proposal.acceptance,
+            "step_size": step_size.unsqueeze(1).expand_as(proposal.acceptance),
+            "n_steps": count.expand_as(proposal.acceptance),
+            "diverging": proposal.diverging,
+        }
+        following = replace(state, point=point, iteration=state.iteration + 1)
+        if warming:
+            travelled = count.squeeze(1) * step_size
+            following = self._learn(state, following, proposal, travelled)
+            if following.iteration in windows(self.warmup) and self.metric != "identity":
+                following = self._relearn_scales(potential, following, generator, inverse_temperature)
+        return following, info
+
+    def _learn(self, before: State, after: State, proposal: Proposal, travelled: Tensor) -> State:
+        """Adapt step size and trajectory length to one iteration, and take in where the chains are."""
+        harmonic = 1 / (1 / proposal.acceptance.clamp(min=1e-2)).mean(1)
+        step = before.step.update(harmonic, self.target_acceptance)
+        gradient = _chees_gradient(before.point, proposal, travelled, before.scales)
+        length = before.length.update(gradient, self.learning_rate)
+        if (
+            before.iteration >= windows(self.warmup)[0]
+        ):  # from there on scales are learnt and T is in their units
+            length = replace(length, log_value=length.log_value.clamp(min=math.log(SHORTEST)))
+        longest = step.log_step + torch.tensor(float(self.max_steps)).log().to(step.log_step)
+        length = replace(length, log_value=length.log_value.minimum(longest))
+        return replace(after, step=step, length=length, moments=before.moments.update(after.point.position))
+
+    def _relearn_scales(self, potential, state: State, generator, inverse_temperature) -> State:
+        """Change the scales, and begin step and length anew, whose units change with them."""
+        scales = state.moments.scales()
+        first = first_step_size(potential, state.point, scales, generator, inverse_temperature)
+        return replace(
+            state,
+            step=DualAveraging.start(first),
+            length=Ascent.start(torch.full_like(first, SHORTEST)),
+            moments=Moments.start(state.point.position, self.metric == "dense"),
+            scales=scales,
+        )
+
+
+def _chees_gradient(start: Point, proposal: Proposal, travelled: Tensor, scales: Preconditioner) -> Tensor:
+    """Gradient of the criterion with respect to log T, ``(group,)`` (Hoffman et al. 2021, section 3)."""
+    position = torch.where(proposal.point.position.isfinite(), proposal.point.position, start.position)
+    weight = proposal.acceptance
+    total = weight.sum(1, keepdim=True).clamp(min=1e-9)
+    centred = position - (weight.unsqueeze(-1) * position).sum(1, keepdim=True) / total.unsqueeze(-1)
+    before = start.position - start.position.mean(1, keepdim=True)
+    change = centred.square().sum(-1) - before.square().sum(-1)
+    slope = change * (centred * scales.forward(proposal.momentum)).sum(-1)
+    return travelled * (weight * slope.nan_to_num(0.0)).sum(1) / total.squeeze(1)
+
+
+def _halton(index: int) -> float:
+    """Return the ``index``-th number of the Halton sequence of base 2, in (0, 1)."""
+    index, fraction, result = index + 1, 0.5, 0.0
+    while index:
+        result += fraction * (index % 2)
+        index //= 2
+        fraction /= 2
+    return result

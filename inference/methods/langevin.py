@@ -1,0 +1,209 @@
+r"""Langevin dynamics for many chains at once: with the Metropolis test (`MALA`) and without (`ULA`).
+
+Roberts & Tweedie 1996, *Exponential Convergence of Langevin Distributions and Their Discrete
+Approximations*. With step size eps and scales C,
+
+.. math:: q' = q + \tfrac\epsilon2 C C^\top \nabla \log p(q) + \sqrt\epsilon\, C \xi, \qquad \xi \sim N(0, I),
+
+which is one leapfrog step of length sqrt(eps). Accepted with its Metropolis probability it leaves p
+exact; unadjusted it does not: a normal of sd s comes out with sd s / sqrt(1 - eps / (4 s^2)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.inference.methods.adaptation import (
+    DualAveraging,
+    Metric,
+    Moments,
+    Preconditioner,
+    check_metric,
+    windows,
+)
+from posterior_inpainting.inference.methods.chains import DivergedError, Kernel
+from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.trajectory import (
+    Point,
+    evaluate,
+    first_step_size,
+    metropolis,
+    trajectory,
+)
+from posterior_inpainting.inference.potential import Potential
+
+__all__ = ["MALA", "ULA"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next iteration needs; ``step`` adapts the root of eps."""
+
+    point: Point
+    step: DualAveraging
+    moments: Moments
+    scales: Preconditioner
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class MALA(Kernel):
+    """Metropolis-adjusted Langevin algorithm: exact, with step size and scales learnt while warming up.
+
+    Parameters
+    ----------
+    warmup
+        Iterations that adapt and are thrown away.
+    target_acceptance
+        Mean acceptance probability that the step size is adapted to (0.574 is optimal in high dimension).
+    metric
+        How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
+        ``adaptation.Metric``.
+    thin
+        Langevin steps for each kept draw.
+    init
+        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
+        each reaches from there, for weights of networks.
+
+    Examples
+    --------
+    >>> MALA(thin=5).target_acceptance
+    0.574
+    """
+
+    warmup: int = 500
+    target_acceptance: float = 0.574
+    metric: Metric = "dense"
+    thin: int = 5
+    init: str = "prior"
+
+    def __post_init__(self):
+        check_metric(self.metric)
+        _check_init(self.init)
+
+    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+        """Begin at positions ``(group, chain, dim)``."""
+        position = climb(potential, position) if self.init == "optimum" else position
+        point = evaluate(potential, position)
+        scales = Preconditioner.identity(position)
+        step = first_step_size(potential, point, scales, generator)
+        return State(
+            point, DualAveraging.start(step), Moments.start(position, self.metric == "dense"), scales
+        )
+
+    def step(
+        self, potential: Potential, state: State, generator: Generator
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Make ``thin`` steps of every chain; adapt while warming up."""
+        warming = state.iteration < self.warmup
+        acceptance = torch.zeros(())
+        diverging = torch.zeros((), dtype=torch.bool)
+        for _ in range(self.thin):
+            root = (state.step.log_step if warming else state.step.log_average).exp()
+            proposal = trajectory(potential, state.point, root, [1] * len(root), state.scales, generator)
+            point, _ = metropolis(state.point, proposal, generator)
+            state = replace(state, point=point)
+            acceptance = acceptance.to(proposal.acceptance) + proposal.acceptance / self.thin
+            diverging = diverging.to(proposal.diverging.device) | proposal.diverging
+            if warming:
+                step = state.step.update(proposal.acceptance.mean(1), self.target_acceptance)
+                state = replace(state, step=step)
+        info = {
+            "lp": state.point.log_density(),
+            "energy": proposal.energy,
+            "acceptance_rate": acceptance,
+            "step_size": root.square().unsqueeze(1).expand_as(acceptance),
+            "n_steps": torch.full_like(acceptance, self.thin, dtype=torch.int64),
+            "diverging": diverging,
+        }
+        state = replace(state, iteration=state.iteration + 1)
+        if warming:
+            state = replace(state, moments=state.moments.update(state.point.position))
+            if state.iteration in windows(self.warmup) and self.metric != "identity":
+                scales = state.moments.scales()
+                first = first_step_size(potential, state.point, scales, generator)
+                fresh = Moments.start(state.point.position, self.metric == "dense")
+                state = replace(state, step=DualAveraging.start(first), moments=fresh, scales=scales)
+        return state, info
+
+
+@dataclass(frozen=True)
+class FreeState:
+    """What the next iteration of unadjusted dynamics needs."""
+
+    point: Point
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class ULA(Kernel):
+    """Unadjusted Langevin algorithm: biased by its step size, and labelled so wherever it appears.
+
+    Parameters
+    ----------
+    step_size
+        eps, in the square of the latents' units.
+    warmup
+        Iterations that are thrown away.
+    thin
+        Langevin steps for each kept draw.
+    init
+        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
+        each reaches from there, for weights of networks.
+
+    Examples
+    --------
+    >>> ULA(step_size=1e-3).label
+    'ULA (unadjusted)'
+    """
+
+    step_size: float = 1e-3
+    warmup: int = 500
+    thin: int = 5
+    init: str = "prior"
+
+    label: ClassVar[str] = "ULA (unadjusted)"
+
+    def __post_init__(self):
+        if self.step_size <= 0:
+            raise ValueError(f"step_size={self.step_size}; expected a positive number")
+        _check_init(self.init)
+
+    def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
+        """Begin at positions ``(group, chain, dim)``."""
+        position = climb(potential, position) if self.init == "optimum" else position
+        return FreeState(evaluate(potential, position))
+
+    def step(
+        self, potential: Potential, state: FreeState, generator: Generator
+    ) -> tuple[FreeState, dict[str, Tensor]]:
+        """Make ``thin`` steps of every chain, none of them ever refused."""
+        point = state.point
+        for _ in range(self.thin):
+            position = point.position
+            noise = torch.randn(position.shape, generator=generator, device=position.device).to(position)
+            drift = 0.5 * self.step_size * point.gradient
+            point = evaluate(potential, position + drift + self.step_size**0.5 * noise)
+        lp = point.log_density()
+        # Of many images at once, the one that diverges must not lose the others: its `diverging` says so.
+        if potential.groups is None and not lp.isfinite().all():
+            raise DivergedError(
+                f"{self.label} diverged in iteration {state.iteration + 1}: step_size={self.step_size:g} is "
+                "too large for this posterior; try a tenth of it, or MALA(), which finds its own"
+            )
+        info = {
+            "lp": lp,
+            "step_size": torch.full_like(lp, self.step_size),
+            "n_steps": torch.full_like(lp, self.thin, dtype=torch.int64),
+            "diverging": ~lp.isfinite(),
+        }
+        return FreeState(point, state.iteration + 1), info
+
+
+def _check_init(init: str) -> None:
+    if init not in ("prior", "optimum"):
+        raise ValueError(f"init={init!r}; expected 'prior' or 'optimum'")
