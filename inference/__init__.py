@@ -2,6 +2,8 @@
 
 from posterior_inpainting.inference import plots
 from posterior_inpainting.inference.blending import blend
+from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.comparison.compare import compare
 from posterior_inpainting.inference.convert import load, save
 from posterior_inpainting.inference.evaluation import calibration_plots, diagnostics, scores
 from posterior_inpainting.inference.evaluation.calibration import Calibration, calibrate
@@ -31,6 +33,7 @@ __all__ = [
     "NUTS",
     "ULA",
     "Alternating",
+    "Approach",
     "BayesByBackprop",
     "Calibration",
     "ChEES",
@@ -44,6 +47,7 @@ __all__ = [
     "blend",
     "calibrate",
     "calibration_plots",
+    "compare",
     "diagnostics",
     "early_stopping",
     "early_stopping_plot",

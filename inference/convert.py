@@ -34,6 +34,8 @@ __all__ = [
 
 IMAGE_DIMS = ("channel", "row", "column")
 _CHUNK = 512
+#: What is kept of a draw, instead of too many latents, to give the law of its pixels again.
+_LAW = ("completion", "scale")
 
 
 def to_arviz(groups: dict[str, xr.Dataset], attrs: dict[str, Any]):
@@ -133,7 +135,9 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
         torch.cat(part).unflatten(0, (chains, draws)) for part in zip(*pieces, strict=True)
     )
     dims = ("chain", "draw", *IMAGE_DIMS)
-    groups = latent_groups(drawn, small=None if hasattr(problem.model, "kept") else 10_000)
+    latents = {name: value for name, value in drawn.latents.items() if name not in _LAW}
+    small = None if hasattr(problem.model, "kept") else 10_000
+    groups = latent_groups(replace(drawn, latents=latents), small=small)
     groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, _array(completion))))
     groups["posterior_predictive"] = _dataset({"image": (dims, _array(image))})
     pixels = observation.mask.flatten().nonzero().flatten()
@@ -194,7 +198,8 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
     with torch.no_grad():
         if "completion" in latents:  # a model that keeps completions instead of its many latents
             model: Any = problem.model
-            completion, law = latents["completion"], model.pixel_law(latents["completion"])
+            completion = latents["completion"]
+            law = model.pixel_law(*(latents[name] for name in _LAW if name in latents))
         else:
             trace = batched_trace(problem.model, problem, count, nesting, latents)
             completion = trace.nodes["completion"]["value"]

@@ -13,7 +13,7 @@ from posterior_inpainting.models.shapes import Image, check_image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["completions", "coverage_curve", "describe", "pixel_rhat"]
+__all__ = ["completions", "coverage_curve", "describe", "picture", "pixel_rhat", "with_holes"]
 
 _HIDDEN = (0.85, 0.45, 0.35)  # no image is of this colour all over, so a hole is not taken for content
 
@@ -59,10 +59,10 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     sd = np.where(mask, 0.0, predictive.std(0))
     shown = completion[np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)]
     word = {"restarts": "restart", "path": "step"}.get(idata.attrs["draws_are"], "draw")
-    panels = [("observed", _with_holes(seen, mask)), ("mean", _picture(mean)), ("sd", sd.mean(0))]
-    panels += [(f"{word} {i + 1}", _picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
+    panels = [("observed", with_holes(seen, mask)), ("mean", picture(mean)), ("sd", sd.mean(0))]
+    panels += [(f"{word} {i + 1}", picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
     if truth is not None:
-        panels.append(("truth", _picture(truth.cpu().numpy())))
+        panels.append(("truth", picture(truth.cpu().numpy())))
     columns = min(len(panels), 10) if len(panels) <= 10 else -(-len(panels) // 2)
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
@@ -71,14 +71,14 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     axes = np.atleast_1d(axes).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, (name, picture) in zip(axes, panels, strict=False):
+    for axis, (name, values) in zip(axes, panels, strict=False):
         if name == "sd":
-            shade = axis.imshow(picture, cmap="magma", vmin=0, vmax=max(float(sd.max()), 1e-6))
+            shade = axis.imshow(values, cmap="magma", vmin=0, vmax=max(float(sd.max()), 1e-6))
             figure.colorbar(shade, ax=axis, location="bottom", shrink=0.9, pad=0.02).ax.tick_params(
                 labelsize=6
             )
         else:
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
     figure.suptitle(title if title is not None else describe(idata), fontsize=9)
     return axes
@@ -122,7 +122,7 @@ def coverage_curve(idata, truth: Image, ax: Axes | None = None, label: str | Non
     return ax
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
+def picture(image: np.ndarray) -> np.ndarray:
     """Channels last for colour; one plane for grey; clipped to [0, 1]."""
     image = np.clip(image, 0, 1)
     if image.shape[0] == 3:
@@ -130,7 +130,7 @@ def _picture(image: np.ndarray) -> np.ndarray:
     return image.mean(0)
 
 
-def _with_holes(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def with_holes(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Seen pixels with holes coloured; where only some channels are seen, those in grey."""
     count = mask.sum(0)
     grey = np.where(mask, seen, 0.0).sum(0) / np.maximum(count, 1)

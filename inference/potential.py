@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
+from posterior_inpainting.inference.budget import spend
 from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.inference.tracing import latent_sites, observed_sites
 
@@ -132,7 +133,7 @@ class Potential:
         inverse_temperature
             Weight of the log likelihood, one number or ``(..., chain)``.
         """
-        self.gradients += position[..., 0].numel()
+        self.count(position[..., 0].numel())
         if self._by_hand is not None:
             images = which if self.groups is not None else None  # else `which` are temperatures of one image
             return self._by_hand(self._split(position.detach()), inverse_temperature, images)
@@ -142,6 +143,11 @@ class Potential:
             total = (log_prior + inverse_temperature * log_likelihood).sum()
             (gradient,) = torch.autograd.grad(total, position)
         return log_prior.detach(), log_likelihood.detach(), gradient
+
+    def count(self, gradients: int) -> None:
+        """Count gradients that are about to be taken, and take them from the budget if there is one."""
+        spend(gradients)
+        self.gradients += gradients
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return latents in the model's own space, site -> ``(..., *shape)``, of positions ``(..., dim)``."""

@@ -138,6 +138,25 @@ class BayesianCompletion(ImageModel):
                 *self.network.forward_with(weights, seen, mask.expand(image.shape), chunk=chunk)
             )
 
+    def draw_completions(
+        self, image: Image, mask: Mask | None = None, *, draws: int, chunk: int = 32
+    ) -> dict[str, Tensor]:
+        """Return ``completion`` and ``scale`` ``(draws, *image.shape)`` under networks that are not kept.
+
+        What ``Exact`` takes: a network a draw would be hundreds of thousands of numbers.
+        """
+        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask
+        sizes = [min(chunk, draws - first) for first in range(0, draws, chunk)]
+        laws = [self.predict(image, mask, draws=size) for size in sizes]
+        return {
+            "completion": torch.cat([law.loc for law in laws]),
+            "scale": torch.cat([law.scale for law in laws]),
+        }
+
+    def pixel_law(self, completion: Image, scale: Image) -> dist.Normal:
+        """Return the law of the pixels whose mean and scale were kept."""
+        return dist.Normal(completion, scale)
+
     @pyro_method
     def score_hidden(self, image: Image, mask: Mask | None = None) -> None:
         """Draw a network from its prior and score the hidden pixels given the seen ones."""

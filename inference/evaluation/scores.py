@@ -18,7 +18,7 @@ __all__ = ["LEVELS", "coverage", "crps", "energy_score", "pit", "psnr", "score",
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
-def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
+def score(idata, truth: Image, seed: int = 0, restarts_as_draws: bool = False) -> dict[str, float]:
     """Return every score of a posterior against the true image, by name.
 
     Parameters
@@ -29,6 +29,8 @@ def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
         The whole image, ``(channel, row, column)`` in [0, 1].
     seed
         Seed of the randomisation of the PIT at ties.
+    restarts_as_draws
+        Score the restarts of an optimiser as if they were draws, to measure how wrong it is to take them for some.
 
     Returns
     -------
@@ -57,15 +59,18 @@ def score(idata, truth: Image, seed: int = 0) -> dict[str, float]:
     if idata.attrs["draws_are"] == "path":
         raise ValueError("the draws are the path of an optimiser; early_stopping() scores it step by step")
     draws, hidden, target = _hidden_draws(idata, truth)
-    completions = np.clip(_flat(idata, "posterior", "completion"), 0, 1)
+    completions = np.clip(flat(idata, "posterior", "completion"), 0, 1)
     mean = completions.mean(0)
     figures = {
         "PSNR of the mean (dB)": psnr(mean[hidden], target),
         "SSIM of the mean": ssim(mean, truth, hidden),
     }
     if idata.attrs["draws_are"] == "restarts":
-        best = max(psnr(one[hidden], target) for one in completions)
-        return figures | {"PSNR of the best restart (oracle, dB)": best}
+        figures["PSNR of the best restart (oracle, dB)"] = max(
+            psnr(one[hidden], target) for one in completions
+        )
+        if not restarts_as_draws:
+            return figures
     if len(draws) < 2:
         raise ValueError("there is 1 draw; scores of a distribution need at least 2")
     figures["CRPS"] = float(crps(draws, target).mean())
@@ -92,7 +97,7 @@ def psnr(estimate: np.ndarray, target: np.ndarray) -> float:
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
-def ssim(estimate: np.ndarray, truth: Image, hidden: np.ndarray) -> float:
+def ssim(estimate: np.ndarray, truth: Image | np.ndarray, hidden: np.ndarray) -> float:
     """Mean over hidden pixels of the structural similarity map (Wang et al. 2004).
 
     Parameters
@@ -102,7 +107,7 @@ def ssim(estimate: np.ndarray, truth: Image, hidden: np.ndarray) -> float:
     """
     from skimage.metrics import structural_similarity
 
-    whole = truth.cpu().numpy().astype(float)
+    whole = np.asarray(truth, dtype=float)
     side = min(7, *whole.shape[1:])
     side -= 1 - side % 2
     if side < 3:
@@ -179,10 +184,14 @@ def _hidden_draws(idata, truth: Image) -> tuple[np.ndarray, np.ndarray, np.ndarr
         raise ValueError(
             f"the truth has hidden values from {target.min():.3g} to {target.max():.3g}; expected [0, 1]"
         )
-    draws = np.clip(_flat(idata, "posterior_predictive", "image")[:, hidden], 0, 1).astype(float)
+    # A restart is the completion that an optimiser proposes, without noise around it.
+    alone = idata.attrs["draws_are"] == "restarts"
+    whole = flat(idata, *(("posterior", "completion") if alone else ("posterior_predictive", "image")))
+    draws = np.clip(whole[:, hidden], 0, 1).astype(float)
     return draws, hidden, target
 
 
-def _flat(idata, name: str, variable: str) -> np.ndarray:
+def flat(idata, name: str, variable: str) -> np.ndarray:
+    """Return a variable's draws with chains one after another, ``(chain * draw, ...)``."""
     values = group(idata, name)[variable].to_numpy()
     return values.reshape(-1, *values.shape[2:])

@@ -172,7 +172,7 @@ class Alternating(Kernel):
     def _evaluate(self, potential: Potential, position: Tensor, code: Tensor) -> Point:
         """Put a code in its place, and take density and gradient, the gradient in the code alone."""
         where = self._where(potential)
-        potential.gradients += code[..., 0].numel()
+        potential.count(code[..., 0].numel())
         with torch.enable_grad():
             code = code.detach().requires_grad_()
             whole = position.detach().index_copy(-1, where, code)

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.budget import BudgetSpentError
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.problem import Draws, DrawsAre, Problem
 from posterior_inpainting.inference.store import Store
@@ -72,8 +73,8 @@ class Run:
     stats
         Statistic -> ``(group, chain, draw)``.
     attrs
-        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted`` or
-        ``diverged`` where that ended the run.
+        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted``, ``diverged`` or
+        ``budget_spent`` where that ended the run.
     """
 
     latents: dict[str, Tensor]
@@ -141,10 +142,10 @@ def run_kernel(
                     or (warming and run.state.iteration % block == 0)
                 ):
                     _finish_block(run, kept, potential, draws, store)
-        except (KeyboardInterrupt, DivergedError) as reason:
+        except (KeyboardInterrupt, DivergedError, BudgetSpentError) as reason:
             if not kept and not run.blocks:
                 raise
-            ending = "interrupted"
+            ending = "budget_spent" if isinstance(reason, BudgetSpentError) else "interrupted"
             if isinstance(reason, DivergedError):
                 ending = "diverged"
                 done = run.draws + len(kept)

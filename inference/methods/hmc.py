@@ -146,7 +146,7 @@ def _run_chain(
     """Step one kernel; return positions ``(draw, dim)`` and statistics by name."""
 
     def potential_fn(state: dict[str, Tensor]) -> Tensor:
-        potential.gradients += 1
+        potential.count(1)
         log_prior, log_likelihood = potential(state["position"].unsqueeze(0))
         return -(log_prior + log_likelihood).squeeze(0)
 

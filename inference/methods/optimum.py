@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.budget import affordable
 from posterior_inpainting.inference.potential import Potential
 from posterior_inpainting.inference.problem import Draws, Problem
 
@@ -76,18 +77,19 @@ class MAP:
         torch.manual_seed(seed)
         kept = getattr(problem.model, "kept", lambda latents: latents)
         wanted = np.unique(np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:])
-        path: list[tuple[dict[str, Tensor], Tensor]] = []
+        path: list[tuple[int, dict[str, Tensor], Tensor]] = []
 
         def look(step: int, latents: dict[str, Tensor], lp: Tensor) -> None:
             if step in wanted[:-1]:
-                path.append((kept({k: v.clone() for k, v in latents.items()}), lp))
+                path.append((step, kept({k: v.clone() for k, v in latents.items()}), lp))
 
-        latents, lp = self.optimise(problem, progress=progress, look=look if self.snapshots > 1 else None)
-        path.append((kept(latents), lp))
-        attrs = {"gradient_evaluations": self.restarts * self.steps, "best_restart": int(lp.argmax())}
-        stats = {"lp": torch.stack([one for _, one in path], 1)}
-        stats["step"] = torch.from_numpy(wanted).expand(self.restarts, -1)
-        sites = {name: torch.stack([one[name] for one, _ in path], 1) for name in path[0][0]}
+        potential, position = self._start(problem)
+        latents, lp = self._climb(potential, position, progress, look if self.snapshots > 1 else None)
+        path.append((potential.gradients // position[..., 0].numel(), kept(latents), lp))
+        attrs = {"gradient_evaluations": potential.gradients, "best_restart": int(lp.argmax())}
+        steps, points, densities = zip(*path, strict=True)
+        stats = {"lp": torch.stack(densities, 1), "step": torch.tensor(steps).expand(self.restarts, -1)}
+        sites = {name: torch.stack([one[name] for one in points], 1) for name in points[0]}
         return Draws(sites, stats, "restarts" if self.snapshots == 1 else "path", attrs)
 
     def optimise(
@@ -98,10 +100,15 @@ class MAP:
         A batch of images is optimised as if each were alone, from the same starting points. ``look`` is
         called with the number of steps made so far, the latents there and their log joint density.
         """
-        potential, position = self._start(problem)
+        return self._climb(*self._start(problem), progress, look)
+
+    def _climb(
+        self, potential: Potential, position: Tensor, progress: bool, look: Callable | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        steps = affordable(self.steps, position[..., 0].numel())
         optimiser = torch.optim.Adam([position], lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
-        for step in tqdm(range(self.steps), desc="MAP", disable=not progress, unit="step"):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for step in tqdm(range(steps), desc="MAP", disable=not progress, unit="step"):
             log_prior, log_likelihood, gradient = potential.gradient(position)
             if look is not None:
                 look(step, _by_restart(potential, position), _by_restart_sum(log_prior + log_likelihood))

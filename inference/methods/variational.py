@@ -19,6 +19,7 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNorm
 from torch import nn
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.budget import affordable, spend
 from posterior_inpainting.inference.problem import Draws, Problem
 from posterior_inpainting.inference.tracing import (
     batched_trace,
@@ -76,9 +77,10 @@ class Variational:
         model, guide, amortised = self._guide(problem)
         problem = Problem(model, problem.args, problem.kwargs, guide)
         steps = self.steps if self.steps is not None else (0 if amortised else 2000)
+        steps = affordable(steps, self.particles) if steps else 0
         losses = self._fit(problem, steps, progress)
         latents, stats = draw_from_guide(problem, draws, chains)
-        attrs: dict = {"gradient_evaluations": steps * self.particles}
+        attrs: dict = {"gradient_evaluations": len(losses) * self.particles}
         if losses:
             attrs["elbo"] = -sum(losses[-100:]) / len(losses[-100:])
         return Draws(latents, stats, "independent", attrs)
@@ -118,6 +120,7 @@ class Variational:
         losses = []
         bar = tqdm(range(steps), desc="fitting the guide", disable=not progress, unit="step")
         for step in bar:
+            spend(self.particles)
             optimiser.zero_grad()
             loss = elbo.differentiable_loss(problem.model, problem.guide, *problem.args, **problem.kwargs)
             loss.backward()

@@ -1,0 +1,142 @@
+"""One cell of a comparison: an approach on an image behind a mask, computed once, kept in a file of its own.
+
+A file is written whole or not at all, and holds a signature of everything that its numbers follow from. So a
+comparison that was killed goes on where it was, and one approach that changed is computed anew without the others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from posterior_inpainting.inference import convert
+from posterior_inpainting.inference.budget import gradient_budget
+from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.evaluation import diagnostics, scores
+from posterior_inpainting.inference.evaluation.diversity import diversity
+from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.store import fingerprint
+from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.shapes import Image
+
+__all__ = ["Cell"]
+
+#: Draws of a cell that are kept: so many groups (ArviZ calls them chains) of so many.
+KEPT = (4, 16)
+_CONVERGENCE = ("R-hat, pixels (max)", "ESS bulk, pixels (min)", "Pareto k-hat")
+_DIMS = ("chain", "draw", "channel", "row", "column")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell is computed from.
+
+    Parameters
+    ----------
+    approach
+        Model and method.
+    observation, truth
+        What is seen, and the whole image.
+    seed, budget
+        As for ``compare``.
+    """
+
+    approach: Approach
+    observation: Observation
+    truth: Image
+    seed: int = 0
+    budget: int | None = None
+
+    def signature(self, model: str) -> str:
+        """Return a digest of everything that the numbers follow from; ``model`` is the model's own."""
+        approach = self.approach
+        return fingerprint(
+            {
+                "model": model,
+                "method": type(approach.method).__name__,
+                "settings": convert.settings(approach.method),
+                "draws": [approach.draws, approach.chains, self.seed, self.budget],
+                "data": [self.observation.image, self.observation.mask, self.truth],
+                "torch": torch.__version__,
+            }
+        )
+
+    def compute(self) -> xr.Dataset:
+        """Draw and score: a variable a figure, kept ``draws``, ``mean``, ``sd`` and the ``brightness`` of the hole."""
+        approach = self.approach
+        with gradient_budget(self.budget):
+            posterior = infer(
+                approach.model_for(self.observation),
+                self.observation,
+                approach.method,
+                draws=approach.draws,
+                chains=approach.chains,
+                seed=self.seed,
+                progress=False,
+            )
+        figures: dict[str, Any] = scores.score(posterior, self.truth, restarts_as_draws=True)
+        figures |= diversity(posterior)
+        summary = diagnostics.summary(posterior)
+        figures |= {name: summary[name] for name in _CONVERGENCE if name in summary}
+        figures |= {
+            "seconds": posterior.attrs["wall_time_s"],
+            "gradients": float(posterior.attrs.get("gradient_evaluations", 0)),
+        }
+        completion = np.clip(scores.flat(posterior, "posterior", "completion"), 0, 1)
+        predictive = np.clip(scores.flat(posterior, "posterior_predictive", "image"), 0, 1)
+        mask = self.observation.mask.numpy()
+        seen = self.observation.image.numpy()
+        some = np.linspace(0, len(completion) - 1, KEPT[0] * KEPT[1]).astype(int)
+        kept = np.where(mask, seen, completion[some]).reshape(*KEPT, *mask.shape)
+        alone = posterior.attrs["draws_are"] == "restarts"
+        hidden = (completion if alone else predictive)[some][:, ~mask].mean(-1).reshape(KEPT)
+        return xr.Dataset(
+            {
+                **{name: float(value) for name, value in figures.items()},
+                "draws": (_DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
+                "brightness": (_DIMS[:2], hidden),
+                "mean": (_DIMS[2:], np.where(mask, seen, completion.mean(0)).astype(np.float32)),
+                "sd": (_DIMS[2:], np.where(mask, 0.0, predictive.std(0)).astype(np.float32)),
+            },
+            attrs={
+                name: posterior.attrs[name]
+                for name in ("model", "method", "settings", "draws_are", "density")
+            },
+        )
+
+
+def cell_path(store: Path, approach: str, mask: str, image: int) -> Path:
+    """Return the file of a cell; names become words that every file system takes.
+
+    >>> cell_path(Path("out"), "vae", "box:8,8,12,12", 3).as_posix()
+    'out/vae/box-8-8-12-12/3.nc'
+    """
+    words = (re.sub(r"[^\w.]+", "-", name) for name in (approach, mask))
+    return store.joinpath(*words) / f"{image}.nc"
+
+
+def read_cell(path: Path, signature: str) -> xr.Dataset | None:
+    """Return what is in a cell's file, or ``None`` if there is none, or one of another signature or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as found:
+            return found.load() if found.attrs.get("signature") == signature else None
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def write_cell(path: Path, cell: xr.Dataset, signature: str) -> None:
+    """Write a cell's file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    smaller = {name: {"zlib": True} for name in ("draws", "mean", "sd")}
+    cell.assign_attrs(signature=signature).to_netcdf(temporary, engine="h5netcdf", encoding=smaller)
+    temporary.replace(path)

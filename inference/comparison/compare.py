@@ -1,0 +1,262 @@
+"""`compare`: every approach on the same images behind the same masks, as one data set."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
+from posterior_inpainting.inference.comparison.named import approach_named, check_name
+from posterior_inpainting.inference.store import fingerprint
+from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
+
+__all__ = ["compare"]
+
+_Where = tuple[str, str, int]
+
+
+def compare(
+    approaches: Mapping[str, Approach] | Sequence[str],
+    images: Image,
+    masks: Mapping[str, Mask],
+    *,
+    budget: int | None = None,
+    seed: int = 0,
+    store: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Complete every image behind every mask by every approach, and score the hidden pixels.
+
+    Parameters
+    ----------
+    approaches
+        Name -> ``Approach``; or names of those that come with the package, for Fashion-MNIST.
+    images
+        Whole images ``(n, channel, row, column)`` in [0, 1], none of which a model was trained on.
+    masks
+        Name -> ``(channel, row, column)``, ``True`` = seen.
+    budget
+        Gradients of single chains that an approach may take for one image, warm-up included; no limit by default.
+    seed
+        Of every cell: the same seed gives the same numbers, however many processes there are.
+    store
+        Folder that keeps every cell as it is done. The same call goes on where a killed one was; what was
+        computed with other settings is computed anew.
+    jobs
+        Processes side by side, each with one thread.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Dataset
+        Over ``approach``, ``mask`` and ``image``: a variable a figure (``CRPS``, ``coverage 95%``, ``seconds``, ...),
+        the ``mean`` and ``sd`` of the posterior, some ``draws`` and the mean ``brightness`` of the hole in each, with
+        the dimensions ``chain`` and ``draw`` that ArviZ's plots take; ``truth``, ``seen`` (the masks), and ``error``,
+        which says why an approach failed on an image, where it did. Restarts of an optimiser are scored as if
+        they were draws; ``draws_are`` says which are.
+
+    Raises
+    ------
+    ValueError
+        For an unknown approach, images that leave [0, 1] or do not fit a mask, a mask that hides nothing, or a
+        number below 1. An approach that fails on an image is no error: a warning names it.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import Exact, Variational
+    >>> from posterior_inpainting.inference.comparison import Approach, table
+    >>> from posterior_inpainting.models import GaussianProcess, LatentCode, datasets, observations, pretrained
+    >>> images = datasets.load("digits")[:2]
+    >>> approaches = {
+    ...     "code": Approach(LatentCode(pretrained.load("digits-vae-2d")), Variational()),
+    ...     "Gaussian process": Approach(GaussianProcess.fit, Exact()),
+    ... }
+    >>> masks = {"bottom": observations.half((1, 8, 8), hide="bottom")}
+    >>> comparison = compare(approaches, images, masks, progress=False)
+    >>> dict(comparison["CRPS"].sizes)
+    {'approach': 2, 'mask': 1, 'image': 2}
+    >>> list(table(comparison).index)
+    ['code', 'Gaussian process']
+    """
+    _check(approaches, images, masks, jobs)
+    work = _Work(
+        approaches, images.detach().cpu(), masks, budget, seed, None if store is None else Path(store)
+    )
+    where = [(name, mask, image) for image in range(len(images)) for mask in masks for name in approaches]
+    done: dict[_Where, xr.Dataset] = {}
+    errors: dict[_Where, str] = {}
+    bar = tqdm(total=len(where), desc="comparing", unit="cell", disable=not progress)
+    with bar:
+        for at, found in _computed(work, where, jobs):
+            if isinstance(found, str):
+                errors[at] = found
+            else:
+                done[at] = found
+            bar.set_postfix(approach=at[0], failed=len(errors), refresh=False)
+            bar.update()
+    if errors:
+        first = next(iter(errors))
+        names = ", ".join(dict.fromkeys(name for name, _, _ in errors))
+        warnings.warn(
+            f"{len(errors)} of {len(where)} cells failed ({names}); the first: {errors[first]}", stacklevel=2
+        )
+    if not done:
+        raise ValueError(f"every approach failed; the first said: {next(iter(errors.values()))}")
+    return _assembled(done, errors, work)
+
+
+@dataclass
+class _Work:
+    """Everything that a process needs to compute any cell; models are made at their first use."""
+
+    approaches: Mapping[str, Approach] | Sequence[str]
+    images: Image
+    masks: Mapping[str, Mask]
+    budget: int | None
+    seed: int
+    store: Path | None
+    made: dict[str, tuple[Approach, str]] = field(default_factory=dict)
+
+    def compute(self, at: _Where) -> xr.Dataset | str:
+        """Read a cell or compute it; an error comes back as what it says."""
+        name, mask, image = at
+        try:
+            approach, model = self._approach(name)
+            truth = self.images[image]
+            cell = Cell(approach, Observation(truth, self.masks[mask]), truth, self.seed, self.budget)
+            signature = cell.signature(model)
+            path = None if self.store is None else cell_path(self.store, name, mask, image)
+            found = None if path is None else read_cell(path, signature)
+            if found is None:
+                found = cell.compute()
+                if path is not None:
+                    write_cell(path, found, signature)
+            return found
+        except Exception as error:  # one approach that fails must not lose the others, whatever it raises
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    def _approach(self, name: str) -> tuple[Approach, str]:
+        """Return an approach and the digest of its model."""
+        if name not in self.made:
+            known = self.approaches
+            approach = known[name] if isinstance(known, Mapping) else approach_named(name)
+            self.made[name] = approach, fingerprint(approach.model)
+        return self.made[name]
+
+
+def _computed(work: _Work, where: list[_Where], jobs: int) -> Iterator[tuple[_Where, xr.Dataset | str]]:
+    """Yield cells as they are done."""
+    if jobs == 1:
+        for at in where:
+            yield at, work.compute(at)
+        return
+    # Forked processes inherit locks of torch's threads; spawned ones start afresh. Pickled here, because
+    # torch's own way between processes moves the caller's tensors to shared memory, from under their NumPy views.
+    context, sent = multiprocessing.get_context("spawn"), pickle.dumps(work)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(sent,)) as pool:
+        waiting = {pool.submit(_compute, at): at for at in where}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+#: What a process of the pool works on, sent to it once.
+_work: _Work | None = None
+
+
+def _begin(sent: bytes) -> None:
+    global _work
+    _work = pickle.loads(sent)
+    torch.set_num_threads(1)
+
+
+def _compute(at: _Where) -> xr.Dataset | str:
+    assert _work is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _work.compute(at)
+
+
+def _assembled(done: dict[_Where, xr.Dataset], errors: dict[_Where, str], work: _Work) -> xr.Dataset:
+    """Lay cells out over approach, mask and image; what failed is NaN."""
+    names, masks, count = list(work.approaches), list(work.masks), len(work.images)
+    done = {at: _as_picture(cell) for at, cell in done.items()}
+    blank = _blank(next(iter(done.values())))
+    rows = []
+    for name in names:
+        cells = [[done.get((name, mask, image), blank) for image in range(count)] for mask in masks]
+        rows.append(xr.concat([xr.concat(row, "image", join="outer") for row in cells], "mask", join="outer"))
+    whole = xr.concat(rows, "approach", join="outer", combine_attrs="drop")
+    whole = whole.assign_coords(approach=names, mask=masks, image=np.arange(count))
+    shape = tuple(work.images.shape[1:])
+    said = [
+        [[errors.get((name, mask, image), "") for image in range(count)] for mask in masks] for name in names
+    ]
+    kinds = {name: _attribute(done, name, "draws_are") for name in names}
+    densities = {name: _attribute(done, name, "density") for name in names}
+    return whole.assign(
+        truth=(("image", "channel", "row", "column"), work.images.numpy().copy()),
+        seen=(
+            ("mask", "channel", "row", "column"),
+            np.stack([mask.expand(shape).numpy() for mask in work.masks.values()]),
+        ),
+        error=(("approach", "mask", "image"), np.array(said, dtype=str)),
+        draws_are=("approach", np.array(list(kinds.values()), dtype=str)),
+        density=("approach", np.array(list(densities.values()), dtype=str)),
+    )
+
+
+def _as_picture(cell: xr.Dataset) -> xr.Dataset:
+    return cell.assign(draws=(cell["draws"] / np.float32(255)).astype(np.float32))
+
+
+def _blank(like: xr.Dataset) -> xr.Dataset:
+    values: Callable = lambda array: np.full(array.shape, np.nan, dtype=array.dtype)  # noqa: E731
+    return like.map(lambda array: array.copy(data=values(array))).drop_attrs()
+
+
+def _attribute(done: dict[_Where, xr.Dataset], name: str, attribute: str) -> str:
+    return next((cell.attrs[attribute] for (n, _, _), cell in done.items() if n == name), "")
+
+
+def _check(approaches, images: Image, masks: Mapping[str, Mask], jobs: int) -> None:
+    if not approaches or isinstance(approaches, str):
+        raise ValueError(f"approaches={approaches!r}; expected name -> Approach, or a list of names")
+    for name in approaches:
+        if isinstance(approaches, Mapping):
+            if not isinstance(approaches[name], Approach):
+                raise ValueError(
+                    f"approach {name!r} is {approaches[name]!r:.60}; expected Approach(model, method)"
+                )
+        else:
+            check_name(name)
+    check_image(images)
+    if images.dim() != 4 or not len(images):
+        raise ValueError(f"images has shape {tuple(images.shape)}; expected (n, channel, row, column)")
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError("images leave [0, 1]; scores are of values in [0, 1]")
+    if not masks:
+        raise ValueError("masks is empty; expected at least one")
+    for name, mask in masks.items():
+        check_mask(mask, tuple(images.shape[1:]))
+        if mask.expand(images.shape[1:]).all():
+            raise ValueError(f"mask {name!r} hides nothing, so that there is nothing to score")
+    if not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(f"jobs={jobs!r}; expected a whole number of at least 1")

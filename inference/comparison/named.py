@@ -1,0 +1,106 @@
+"""The approaches that come with the package, by name: what `compare` runs when it is told nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.exact import Exact
+from posterior_inpainting.inference.methods.joint import Joint
+from posterior_inpainting.inference.methods.langevin import MALA
+from posterior_inpainting.inference.methods.optimum import MAP
+from posterior_inpainting.inference.methods.variational import Variational
+from posterior_inpainting.models import (
+    BayesianCompletion,
+    BayesianDecoder,
+    CodeAndUnits,
+    DeepImagePrior,
+    GaussianProcess,
+    LatentCode,
+    LinearGaussian,
+    Observation,
+    datasets,
+    pretrained,
+)
+from posterior_inpainting.models.likelihoods import laplace
+from posterior_inpainting.models.networks import Hourglass
+
+__all__ = ["APPROACHES", "approach_named"]
+
+
+def _untrained(observation: Observation) -> DeepImagePrior:
+    """Make a small hourglass: chains of a posterior over weights need many gradients."""
+    return DeepImagePrior(observation.shape, Hourglass(observation.shape, channels=16, scales=2))
+
+
+def _linear_gaussian() -> Approach:
+    images = datasets.load("fashion-mnist", split="train")
+    return Approach(LinearGaussian.fit(images[:10_000], latent=100), Exact(), draws=400, chains=1)
+
+
+def _gaussian_process() -> Approach:
+    return Approach(GaussianProcess.fit, Exact(), draws=400, chains=1)
+
+
+def _optimum_of_weights() -> Approach:
+    return Approach(_untrained, MAP(restarts=4, steps=300, learning_rate=0.01))
+
+
+def _posterior_of_weights() -> Approach:
+    method = MALA(warmup=50, thin=5, metric="identity", init="optimum")
+    return Approach(_untrained, method, draws=50, chains=4)
+
+
+def _yeh() -> Approach:
+    """Yeh et al. 2017 without its adversarial term: weights of the context, L1, 64 restarts."""
+    decoder = pretrained.load("fashion-mnist-vae")
+    model = LatentCode(decoder, likelihood=laplace, noise=0.1, context_window=7, prior_weight=0.003)
+    return Approach(model, MAP(restarts=64, steps=300))
+
+
+def _amortised() -> Approach:
+    return Approach(LatentCode(pretrained.load("fashion-mnist-vae")), Variational(), draws=400, chains=1)
+
+
+def _code() -> Approach:
+    return Approach(LatentCode(pretrained.load("fashion-mnist-vae")), ChEES(warmup=150))
+
+
+def _code_and_weights() -> Approach:
+    return Approach(CodeAndUnits(BayesianDecoder.load()), Joint(), draws=50)
+
+
+def _completion_network() -> Approach:
+    return Approach(BayesianCompletion.load(), Exact(), draws=400, chains=1)
+
+
+APPROACHES: dict[str, Callable[[], Approach]] = {
+    "linear-gaussian": _linear_gaussian,
+    "gaussian-process": _gaussian_process,
+    "deep-image-prior-optimum": _optimum_of_weights,
+    "deep-image-prior": _posterior_of_weights,
+    "yeh": _yeh,
+    "vae-amortised": _amortised,
+    "vae": _code,
+    "code-and-weights": _code_and_weights,
+    "bayesian-completion": _completion_network,
+}
+
+
+def approach_named(name: str) -> Approach:
+    """Make the approach of a name; its networks are loaded from the package, or data from where they are.
+
+    Raises ``ValueError`` for an unknown name.
+
+    >>> approach_named("vae").chains
+    16
+    """
+    check_name(name)
+    return APPROACHES[name]()
+
+
+def check_name(name: str) -> None:
+    """Raise ``ValueError`` unless there is an approach of that name; nothing is loaded."""
+    if name not in APPROACHES:
+        raise ValueError(f"unknown approach {name!r}; there are {', '.join(APPROACHES)}")
