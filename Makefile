@@ -7,8 +7,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Several processes share the cores in tests: one BLAS thread each.
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# What the package ships, in the order in which one starts from another.
+BUNDLED := digits-vae-2d fashion-mnist-vae fashion-mnist-bayesian-decoder fashion-mnist-bayesian-completion \
+	fashion-mnist-generator fashion-mnist-pixels-binary fashion-mnist-pixels-16 \
+	fashion-mnist-pluralistic-two-path fashion-mnist-pluralistic-conditional fashion-mnist-pluralistic-joint \
+	channels-generator
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks bench bench-models architectures train clean
+.PHONY: help demo test lint types notebooks bench bench-models compare architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -46,19 +52,23 @@ bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's a
 	$(ONE) $(BIN)/python tests/benchmarks/sampling.py
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
-	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights; do \
+	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \
+			pixel_constrained pluralistic generator geology; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
 	touch $@
 
+compare: $(VENV)/installed  ## every approach on 20 test images behind 3 masks: the README's table, in out/comparison
+	$(ONE) $(BIN)/posterior-inpainting compare --images 0-19 --jobs 2 --out out/comparison
+
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py
 
-train: train-digits-vae-2d train-fashion-mnist-vae train-fashion-mnist-bayesian-decoder train-fashion-mnist-bayesian-completion  ## train every bundled prior anew
+train: $(addprefix train-,$(BUNDLED))  ## train everything that is bundled anew
 
-train-%: $(VENV)/installed  ## train one bundled prior, e.g. train-digits-vae-2d
+train-%: $(VENV)/installed  ## train one of them, e.g. train-digits-vae-2d
 	$(BIN)/posterior-inpainting train $* --out models/networks/weights
 
 clean:  ## remove what the commands made

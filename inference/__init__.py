@@ -23,8 +23,12 @@ from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.inference.store import recover
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.early_stopping import early_stopping, early_stopping_plot
+from posterior_inpainting.inference.training.noise_of_projections import fit_noise, project
+from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.inference.training.pruning import prune, pruning_curve
 from posterior_inpainting.inference.training.train import Training, train
+from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
+from posterior_inpainting.inference.training.two_path import TwoPathObjective
 
 __all__ = [
     "HMC",
@@ -32,6 +36,7 @@ __all__ = [
     "MAP",
     "NUTS",
     "ULA",
+    "AdversarialTraining",
     "Alternating",
     "Approach",
     "BayesByBackprop",
@@ -41,8 +46,10 @@ __all__ = [
     "Joint",
     "Nested",
     "ParallelTempering",
+    "PixelCrossEntropy",
     "TemperedSMC",
     "Training",
+    "TwoPathObjective",
     "Variational",
     "blend",
     "calibrate",
@@ -51,10 +58,12 @@ __all__ = [
     "diagnostics",
     "early_stopping",
     "early_stopping_plot",
+    "fit_noise",
     "infer",
     "infer_many",
     "load",
     "plots",
+    "project",
     "prune",
     "pruning_curve",
     "recover",
@@ -63,4 +72,5 @@ __all__ = [
     "score_real",
     "scores",
     "train",
+    "train_gan",
 ]

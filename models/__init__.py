@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, fields, files, observations, pretrained
+from posterior_inpainting.models import datasets, fields, files, geology, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
@@ -8,9 +8,17 @@ from posterior_inpainting.models.code_and_units import CodeAndUnits
 from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightDraws
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
+from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
+from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.pixel_constrained import PixelConstrained
+from posterior_inpainting.models.pluralistic import (
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
+)
 from posterior_inpainting.models.random_weights.layers import (
     BayesianConv2d,
     BayesianLinear,
@@ -36,7 +44,13 @@ __all__ = [
     "ImageModel",
     "LatentCode",
     "LinearGaussian",
+    "MixturePrior",
+    "NearestMeasurement",
     "Observation",
+    "PixelConstrained",
+    "PluralisticConditional",
+    "PluralisticJoint",
+    "PluralisticTwoPath",
     "ScaleMixture",
     "Supervised",
     "VariationalAutoencoder",
@@ -45,6 +59,7 @@ __all__ = [
     "datasets",
     "fields",
     "files",
+    "geology",
     "observations",
     "pretrained",
 ]

@@ -32,10 +32,11 @@ __all__ = ["LatentCode"]
 class LatentCode(ImageModel):
     r"""Posterior over the code of a pre-trained decoder; its only latent site is ``z``.
 
-    With the defaults the density is an honest joint density. ``context_window`` and ``prior_weight``
-    are the two devices of Yeh et al. 2017 (equations 3 and 5), which make it a pseudo-posterior:
-    ``LatentCode(decoder, likelihood=laplace, noise=0.1, context_window=15, prior_weight=0.003)`` with
-    ``MAP`` is the published method up to its GAN term.
+    With the defaults the density is an honest joint density. ``context_window``, ``prior_weight`` and
+    ``discriminator`` are the devices of Yeh et al. 2017 (equations 3 and 5), which make it a
+    pseudo-posterior: ``LatentCode(generator, likelihood=laplace, noise=0.1, context_window=15,
+    discriminator=discriminator, discriminator_weight=0.04)`` with ``MAP`` and ``blend`` is the published
+    method.
 
     Parameters
     ----------
@@ -57,11 +58,18 @@ class LatentCode(ImageModel):
         Side in pixels of Yeh's context weights; ``None`` weights every seen pixel 1.
     prior_weight
         Factor on log p(z).
+    discriminator
+        Module with ``prior_loss(image)``, Yeh's log(1 - D) or minus a critic, image by image; frozen here.
+        The density is multiplied by exp(-``discriminator_weight`` * prior loss of the completion).
+    discriminator_weight
+        Of that factor. The paper's lambda stands beside an error that is not divided by the noise: under
+        ``laplace`` it is ``2**0.5 * lambda / noise`` here.
 
     Raises
     ------
     ValueError
-        For a decoder without noise, or a prior of the wrong event shape.
+        For a decoder without noise, a prior of the wrong event shape, a weight that is not positive, or a
+        discriminator of other images.
 
     Examples
     --------
@@ -83,6 +91,8 @@ class LatentCode(ImageModel):
         encoder: Any = None,
         context_window: int | None = None,
         prior_weight: float = 1.0,
+        discriminator: Any = None,
+        discriminator_weight: float = 1.0,
     ):
         super().__init__()
         if prior is not None and tuple(prior.event_shape) != (decoder.latent,):
@@ -94,8 +104,14 @@ class LatentCode(ImageModel):
                 f"{type(decoder).__name__} carries no noise; give it mean_and_scale(z), scale(z) or "
                 "noise, or pass noise=..."
             )
-        if prior_weight <= 0:
-            raise ValueError(f"prior_weight={prior_weight}; expected a positive number")
+        for name, weight in (("prior_weight", prior_weight), ("discriminator_weight", discriminator_weight)):
+            if weight <= 0:
+                raise ValueError(f"{name}={weight}; expected a positive number")
+        if discriminator is not None and tuple(discriminator.image_shape) != tuple(decoder.image_shape):
+            raise ValueError(
+                f"the discriminator judges images of shape {tuple(discriminator.image_shape)}; "
+                f"the decoder makes {tuple(decoder.image_shape)}"
+            )
         self.decoder = decoder.requires_grad_(False).eval()
         self.image_shape = tuple(decoder.image_shape)
         self.latent = decoder.latent
@@ -104,6 +120,8 @@ class LatentCode(ImageModel):
         self.context_window = context_window
         self.prior_weight = prior_weight
         self.given_prior = prior
+        self.discriminator = None if discriminator is None else discriminator.requires_grad_(False).eval()
+        self.discriminator_weight = discriminator_weight
         encoder = encoder if encoder is not None else getattr(decoder, "encoder", None)
         bounded = prior is not None and not _is_real(prior)
         # The encoder may travel inside the decoder; it stays trainable, so that SVI can refine it.
@@ -111,8 +129,9 @@ class LatentCode(ImageModel):
 
     @property
     def is_pseudo_posterior(self) -> bool:  # type: ignore[override]
-        """Whether weights make the density something else than a joint density."""
-        return self.context_window is not None or self.prior_weight != 1.0
+        """Whether one of Yeh's devices makes the density something else than a joint density."""
+        judged = self._modules.get("discriminator") is not None
+        return judged or self.context_window is not None or self.prior_weight != 1.0
 
     def prior(self) -> TorchDistribution:
         """Return p(z), event shape ``(latent,)``."""
@@ -136,6 +155,11 @@ class LatentCode(ImageModel):
             with poutine.scale(scale=self.prior_weight):
                 z = pyro.sample("z", self.prior())
             law = self.pixel_law(z)
+            if (discriminator := self._modules.get("discriminator")) is not None:
+                # Image by image: the mean over a batch would let the others of the batch pull at this one. A
+                # factor is tempered with the likelihood, so that the hot end is the p(z) that can be drawn from.
+                loss = discriminator.prior_loss(law.mean)
+                pyro.factor("discriminator", -self.discriminator_weight * loss)
             if self.context_window is not None and mask is not None:
                 whole = mask.expand(torch.broadcast_shapes(mask.shape, self.image_shape))
                 law = Weighted(law, context_weights(whole, self.context_window))

@@ -7,18 +7,16 @@ Where the weights are random, those files are their means and another has their 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
+from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
 
 __all__ = [
     "NAMES",
@@ -37,8 +35,15 @@ NAMES = ("digits-vae-2d", "fashion-mnist-vae")
 #: Those with random weights; loaded by ``BayesianDecoder.load`` and ``BayesianCompletion.load``.
 RANDOM_WEIGHTS = ("fashion-mnist-bayesian-decoder", "fashion-mnist-bayesian-completion")
 #: Sets of several networks, loaded by the ``load`` of their model or by :func:`load_parts`.
-SETS: tuple[str, ...] = ()
-_DIGESTS = "SHA256SUMS"
+SETS: tuple[str, ...] = (
+    "fashion-mnist-generator",
+    "fashion-mnist-pixels-binary",
+    "fashion-mnist-pixels-16",
+    "fashion-mnist-pluralistic-two-path",
+    "fashion-mnist-pluralistic-conditional",
+    "fashion-mnist-pluralistic-joint",
+    "channels-generator",
+)
 
 
 def load(name: str | Path) -> nn.Module:
@@ -81,7 +86,7 @@ def load_parts(name: str | Path) -> dict[str, nn.Module]:
     ['decoder', 'encoder']
     """
     folder, stem = _place(name)
-    digests = _read_digests(folder)
+    digests = read_digests(folder)
     parts = [file[len(stem) :].split(".")[0] for file in digests if file.startswith(stem)]
     return {
         part: _load_part(folder / f"{stem}{part}.safetensors", digests)
@@ -103,12 +108,12 @@ def posterior_scales(name: str | Path) -> dict[str, Tensor]:
     ValueError: ...digits-vae-2d.posterior_scales.safetensors is missing
     """
     folder, stem = _place(name)
-    return _read_part(folder / f"{stem}posterior_scales.safetensors", _read_digests(folder))[0]
+    return read_tensors(folder / f"{stem}posterior_scales.safetensors", read_digests(folder))[0]
 
 
 def load_from(folder: Path, stem: str = "") -> nn.Module:
     """Load what :func:`save` wrote to ``folder`` under ``stem``."""
-    digests = _read_digests(folder)
+    digests = read_digests(folder)
     decoder, encoder = (
         _load_part(folder / f"{stem}{part}.safetensors", digests) for part in ("decoder", "encoder")
     )
@@ -151,7 +156,7 @@ def save(
 
 
 def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
-    """Write networks, or named tensors, in half precision with their digests, for :func:`load_parts`.
+    """Write networks in half precision, or standard deviations in 8 bits, with digests, for :func:`load_parts`.
 
     Parameters
     ----------
@@ -162,27 +167,17 @@ def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    digests = _read_digests(folder) if (folder / _DIGESTS).is_file() else {}
     for part, content in parts.items():
-        state, description = content, {}
-        if isinstance(content, nn.Module):
-            # A decoder may carry its encoder, which is a part of its own.
-            carried = "encoder." if "encoder" in parts and part != "encoder" else None
-            state = {
-                k: v for k, v in content.state_dict().items() if not (carried and k.startswith(carried))
-            }
-            configuration: Any = content.configuration  # type: ignore[assignment]
-            description = {
-                "network": type(content).__name__,
-                "configuration": json.dumps(configuration()),
-            }
         path = folder / f"{stem}{part}.safetensors"
-        half = {k: v.detach().half().contiguous() for k, v in state.items()}
-        save_file(half, path, metadata=description)
-        path.chmod(0o644)  # safetensors writes for the owner only; a wheel would keep that
-        digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
-    (folder / _DIGESTS).write_text("".join(lines))
+        if not isinstance(content, nn.Module):
+            write_tensors(path, content, {}, logarithmic=True)
+            continue
+        # A decoder may carry its encoder, which is a part of its own.
+        carried = "encoder." if "encoder" in parts and part != "encoder" else None
+        state = {k: v for k, v in content.state_dict().items() if not (carried and k.startswith(carried))}
+        configuration: Any = content.configuration
+        description = {"network": type(content).__name__, "configuration": json.dumps(configuration())}
+        write_tensors(path, state, description)
 
 
 def card(name: str) -> str:
@@ -211,37 +206,11 @@ def _bundled() -> Path:
     return Path(str(resources.files("posterior_inpainting.models.networks"))) / "weights"
 
 
-def _read_digests(folder: Path) -> dict[str, str]:
-    path = folder / _DIGESTS
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {_DIGESTS}, so its weights cannot be checked")
-    pairs = (line.split() for line in path.read_text().splitlines())
-    return {file: digest for digest, file in pairs}
-
-
 def _load_part(path: Path, digests: dict[str, str]) -> nn.Module:
-    state, description = _read_part(path, digests)
+    state, description = read_tensors(path, digests)
     kind = description.get("network")
     if kind not in networks.__all__:
         raise ValueError(f"{path} holds a {kind!r}; expected one of {', '.join(networks.__all__)}")
     module = getattr(networks, kind)(**json.loads(description["configuration"]))
     module.load_state_dict(state)
     return module
-
-
-def _read_part(path: Path, digests: dict[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), digests.get(path.name)
-    if found != expected:
-        raise ValueError(
-            f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., "
-            f"{f'expected {expected[:12]}...' if expected else f'and {_DIGESTS} has no line for it'}"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = file.metadata() or {}
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
-    return state, description

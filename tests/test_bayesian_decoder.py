@@ -12,14 +12,14 @@ from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import Exact, infer
 from posterior_inpainting.inference.problem import Problem
-from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
-from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
-from posterior_inpainting.inference.training.recipes import train_prior
-from posterior_inpainting.inference.training.recipes_of_weights import (
+from posterior_inpainting.inference.recipes.priors import train_prior
+from posterior_inpainting.inference.recipes.weights import (
     WEIGHT_RECIPES,
     CompletionRecipe,
     DecoderRecipe,
 )
+from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
+from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork

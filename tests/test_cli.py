@@ -331,7 +331,7 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch, tmp_path):
 def test_train_writes_the_card(monkeypatch, run):
     asked = []
     monkeypatch.setattr(
-        "posterior_inpainting.inference.training.recipes.train_prior",
+        "posterior_inpainting.inference.recipes.train_bundled",
         lambda *given: asked.append(given) or "# card",
     )
     code, out, _ = run("train", "digits-vae-2d", "--out", "here")

@@ -22,6 +22,11 @@ from posterior_inpainting.models import (
     ImageModel,
     LatentCode,
     LinearGaussian,
+    NearestMeasurement,
+    PixelConstrained,
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
     VariationalAutoencoder,
     WeightDraws,
     datasets,
@@ -41,7 +46,14 @@ def bayesian_decoder():
 
 
 #: Public models that are no density of the seen pixels, or have a discrete site, and where each is tested.
-OTHERS = {BayesianCompletion: "test_bayesian_decoder.py", WeightDraws: "test_joint.py"}
+OTHERS = {
+    BayesianCompletion: "test_bayesian_decoder.py",
+    NearestMeasurement: "test_geology.py",
+    PixelConstrained: "test_pixel_constrained.py",
+    PluralisticConditional: "test_pluralistic.py",
+    PluralisticTwoPath: "test_pluralistic.py",
+    WeightDraws: "test_joint.py",
+}
 
 MODELS = {
     BayesianDecoder: bayesian_decoder,
@@ -51,6 +63,9 @@ MODELS = {
     GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
     LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
     LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
+    PluralisticJoint: lambda: PluralisticJoint(
+        MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
+    ),
     VariationalAutoencoder: lambda: VariationalAutoencoder(
         MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
     ),

@@ -1,15 +1,19 @@
 """Bundled priors: their files, their digests, what their cards claim."""
 
+import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from posterior_inpainting.inference.recipes import TRAINERS
+from posterior_inpainting.inference.recipes.priors import RECIPES
 from posterior_inpainting.inference.training.bounds import bounds
-from posterior_inpainting.inference.training.recipes import RECIPES
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
 
 FOLDER = pretrained._bundled()
 
@@ -31,6 +35,36 @@ def test_every_prior_has_a_recipe_and_a_card(name):
         "seed",
     ):
         assert word in text
+
+
+def test_everything_bundled_has_a_recipe_a_card_and_its_files():
+    """Names, recipes, cards, the list of digests and `make train` say the same."""
+    names = {*pretrained.NAMES, *pretrained.RANDOM_WEIGHTS, *pretrained.SETS}
+    assert names == set(TRAINERS)
+    assert {path.stem for path in FOLDER.glob("*.md")} - {"fashion-mnist-vae.architectures"} == names
+    listed = set(read_digests(FOLDER))
+    assert listed == {path.name for path in FOLDER.glob("*.safetensors")}
+    assert {file.split(".")[0] for file in listed} == names
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    bundled = re.search(r"^BUNDLED := ((?:.*\\\n)*.*)", makefile, re.MULTILINE).group(1)
+    assert set(bundled.replace("\\\n", " ").split()) == names
+    for name in names:
+        assert f"train {name}" in pretrained.card(name)
+        assert all(part.state_dict() for part in pretrained.load_parts(name).values())
+
+
+def test_logarithms_in_8_bits_are_near(tmp_path):
+    """Positive values over six orders of magnitude come back within half a step; others are refused."""
+    torch.manual_seed(0)
+    scales = {"a": torch.logspace(-5, 1, 1000), "b": torch.full((3, 4), 0.2)}
+    write_tensors(tmp_path / "x.safetensors", scales, {"of": "x"}, logarithmic=True)
+    found, description = read_tensors(tmp_path / "x.safetensors", read_digests(tmp_path))
+    half_step = 6 * math.log(10) / 255 / 2
+    assert float((found["a"] / scales["a"]).log().abs().max()) <= half_step + 1e-6
+    torch.testing.assert_close(found["b"], scales["b"])
+    assert description["of"] == "x"
+    with pytest.raises(ValueError, match="a has values that are not positive"):
+        write_tensors(tmp_path / "y.safetensors", {"a": torch.zeros(2)}, {}, logarithmic=True)
 
 
 def test_size(name):

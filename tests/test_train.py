@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from posterior_inpainting.inference import train
-from posterior_inpainting.inference.training import recipes
+from posterior_inpainting.inference import recipes, train
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.models import (
     LatentCode,
@@ -121,9 +120,9 @@ def test_recipe_end_to_end(tmp_path, monkeypatch):
     """A short recipe writes what a prior consists of, and what it writes loads and completes."""
     from dataclasses import replace
 
-    short = replace(recipes.RECIPES["digits-vae-2d"], epochs=2, encoder_epochs=2)
-    monkeypatch.setitem(recipes.RECIPES, "digits-vae-2d", short)
-    text = recipes.train_prior("digits-vae-2d", tmp_path, progress=False)
+    short = replace(recipes.priors.RECIPES["digits-vae-2d"], epochs=2, encoder_epochs=2)
+    monkeypatch.setitem(recipes.priors.RECIPES, "digits-vae-2d", short)
+    text = recipes.train_bundled("digits-vae-2d", tmp_path, progress=False)
     assert (tmp_path / "digits-vae-2d.md").read_text() == text
     assert "| epochs | 2 |" in text
     decoder = pretrained.load_from(tmp_path, "digits-vae-2d.")
@@ -132,4 +131,4 @@ def test_recipe_end_to_end(tmp_path, monkeypatch):
 
 def test_unknown_recipe(tmp_path):
     with pytest.raises(ValueError, match="unknown prior 'x'; there are recipes for"):
-        recipes.train_prior("x", tmp_path)
+        recipes.train_bundled("x", tmp_path)

@@ -26,6 +26,10 @@ from posterior_inpainting.models import (
     LatentCode,
     LinearGaussian,
     Observation,
+    PixelConstrained,
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
     datasets,
     files,
     observations,
@@ -50,6 +54,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "langevin": lambda: MALA(
         warmup=100, thin=10, metric="identity", init="optimum"
     ),  # for weights of networks
+    "tempered-chees": lambda: ChEES(init="tempered"),
     "tempering": ParallelTempering,
     "smc": TemperedSMC,
     "mala": MALA,
@@ -93,6 +98,11 @@ def _code(prior: str) -> Callable[[ImageShape], ImageModel]:
 MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
     **{name: _code(name) for name in pretrained.NAMES},
     "bayesian-decoder": lambda shape: CodeAndUnits(BayesianDecoder.load()),
+    "gan": _code("fashion-mnist-generator"),
+    "pixel-constrained": lambda shape: PixelConstrained.load(),
+    "pluralistic-two-path": lambda shape: PluralisticTwoPath.load(),
+    "pluralistic-conditional": lambda shape: PluralisticConditional.load(),
+    "pluralistic-joint": lambda shape: PluralisticJoint.load(),
     "digits-linear": _linear("digits"),
     "natural-linear": _linear("natural"),
 }
@@ -108,6 +118,10 @@ SETTINGS: dict[str, tuple[str, int, int]] = {
     "gp": ("exact", 100, 4),
     "dip": ("langevin", 100, 4),
     "bayesian-decoder": ("joint", 200, 16),
+    "gan": ("tempered-chees", 200, 16),
+    "pixel-constrained": ("exact", 100, 4),
+    "pluralistic-two-path": ("exact", 100, 4),
+    "pluralistic-conditional": ("exact", 100, 4),
 }
 
 _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {

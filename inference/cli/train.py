@@ -17,6 +17,6 @@ def train(
     root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
 ) -> None:
     """Train a bundled prior by its recipe and write its weights and card."""
-    from posterior_inpainting.inference.training.recipes import train_prior
+    from posterior_inpainting.inference.recipes import train_bundled
 
-    typer.echo(train_prior(name, out, root))
+    typer.echo(train_bundled(name, out, root))

@@ -20,6 +20,10 @@ from posterior_inpainting.models import (
     LatentCode,
     LinearGaussian,
     Observation,
+    PixelConstrained,
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
     datasets,
     pretrained,
 )
@@ -48,15 +52,29 @@ def _optimum_of_weights() -> Approach:
 
 
 def _posterior_of_weights() -> Approach:
-    method = MALA(warmup=50, thin=5, metric="identity", init="optimum")
-    return Approach(_untrained, method, draws=50, chains=4)
+    method = MALA(warmup=40, thin=4, metric="identity", init="optimum")
+    return Approach(_untrained, method, draws=30, chains=4)
 
 
 def _yeh() -> Approach:
-    """Yeh et al. 2017 without its adversarial term: weights of the context, L1, 64 restarts."""
-    decoder = pretrained.load("fashion-mnist-vae")
-    model = LatentCode(decoder, likelihood=laplace, noise=0.1, context_window=7, prior_weight=0.003)
+    """Make Yeh et al. 2017: weights of the context, L1, the discriminator's term, 64 restarts."""
+    parts = pretrained.load_parts("fashion-mnist-generator")
+    model = LatentCode(
+        parts["decoder"],
+        likelihood=laplace,
+        noise=0.1,
+        context_window=7,
+        discriminator=parts["discriminator"],
+        discriminator_weight=2**0.5 * 0.003 / 0.1,  # the paper's lambda, beside an error over its noise
+    )
     return Approach(model, MAP(restarts=64, steps=300))
+
+
+def _generator() -> Approach:
+    """Make the posterior that Yeh's restarts stand for: the same generator, its fitted noise, tempered starts."""
+    return Approach(
+        LatentCode(pretrained.load("fashion-mnist-generator")), ChEES(warmup=100, init="tempered")
+    )
 
 
 def _amortised() -> Approach:
@@ -75,16 +93,37 @@ def _completion_network() -> Approach:
     return Approach(BayesianCompletion.load(), Exact(), draws=400, chains=1)
 
 
+def _pixels() -> Approach:
+    return Approach(PixelConstrained.load(), Exact(), draws=400, chains=1)
+
+
+def _two_path() -> Approach:
+    return Approach(PluralisticTwoPath.load(), Exact(), draws=400, chains=1)
+
+
+def _conditional() -> Approach:
+    return Approach(PluralisticConditional.load(), Exact(), draws=400, chains=1)
+
+
+def _joint() -> Approach:
+    return Approach(PluralisticJoint.load(), ChEES(warmup=100, init="guide"))
+
+
 APPROACHES: dict[str, Callable[[], Approach]] = {
     "linear-gaussian": _linear_gaussian,
     "gaussian-process": _gaussian_process,
     "deep-image-prior-optimum": _optimum_of_weights,
     "deep-image-prior": _posterior_of_weights,
     "yeh": _yeh,
+    "gan": _generator,
     "vae-amortised": _amortised,
     "vae": _code,
     "code-and-weights": _code_and_weights,
     "bayesian-completion": _completion_network,
+    "pixel-constrained": _pixels,
+    "pluralistic-two-path": _two_path,
+    "pluralistic-conditional": _conditional,
+    "pluralistic-joint": _joint,
 }
 
 

@@ -150,6 +150,8 @@ def _not_markov(idata) -> Verdict:
         )
     if np.isnan(k):
         return Verdict(kind, "k-hat is not known", "Compare with ChEES().")
+    if "law" in idata.attrs:  # latents that no Markov chain of ours moves
+        return Verdict(kind, f"k-hat {k:.2f}: draws of the {idata.attrs['law']}", "Read them as such.")
     return Verdict(kind, f"k-hat {k:.2f}: the guide is not the posterior", "Use ChEES(), or a richer guide.")
 
 

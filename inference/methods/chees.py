@@ -30,6 +30,7 @@ from posterior_inpainting.inference.methods.adaptation import (
 )
 from posterior_inpainting.inference.methods.chains import Kernel
 from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.starts import from_guide
 from posterior_inpainting.inference.methods.trajectory import (
     Point,
     Proposal,
@@ -82,7 +83,8 @@ class ChEES(Kernel):
     init
         ``"prior"`` starts every chain from its own draw of the prior, so that R-hat can see several modes;
         ``"tempered"`` from the particles of a ``TemperedSMC`` run, so that each mode gets its share of chains;
-        ``"optimum"`` from the optimum that each reaches from its draw, for weights of networks.
+        ``"optimum"`` from the optimum that each reaches from its draw, for weights of networks; ``"guide"`` from
+        draws of the model's own guide, which is quick and sees the modes that the guide sees.
     superchains
         Start the chains from this many points only, neighbours together, as ``diagnostics.nested_rhat``
         wants it; ``None`` gives each its own.
@@ -108,20 +110,22 @@ class ChEES(Kernel):
     superchains: int | None = None
 
     def __post_init__(self):
-        if self.init not in ("prior", "tempered", "optimum"):
-            raise ValueError(f"init={self.init!r}; expected 'prior', 'tempered' or 'optimum'")
+        if self.init not in ("prior", "tempered", "optimum", "guide"):
+            raise ValueError(f"init={self.init!r}; expected 'prior', 'tempered', 'optimum' or 'guide'")
         check_metric(self.metric)
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
     def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
-        """Begin at positions ``(group, chain, dim)``, or at the tempered particles that they become."""
+        """Begin at positions ``(group, chain, dim)``, or where ``init`` says."""
         if self.init == "tempered":
             from posterior_inpainting.inference.methods.smc import TemperedSMC
 
             position = TemperedSMC().starts(potential, position.shape[1], generator)
         if self.init == "optimum":
             position = climb(potential, position)
+        if self.init == "guide":
+            position = from_guide(potential, position.shape[1])
         if self.superchains is not None:
             chains = position.shape[1]
             if not 0 < self.superchains <= chains or chains % self.superchains:

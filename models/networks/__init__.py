@@ -1,6 +1,27 @@
 """Plain torch networks that the models are made of; nothing here imports Pyro."""
 
+from posterior_inpainting.models.networks.code_mixture import CodeMixture
+from posterior_inpainting.models.networks.constraint import ConstraintNetwork
+from posterior_inpainting.models.networks.context_encoder import ContextEncoder
+from posterior_inpainting.models.networks.convolutional_encoder import ConvolutionalEncoder
+from posterior_inpainting.models.networks.discriminator import Discriminator
+from posterior_inpainting.models.networks.generator import Generator
 from posterior_inpainting.models.networks.hourglass import Hourglass
+from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
 from posterior_inpainting.models.networks.multilayer import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks.pluralistic import PluralisticDecoder, PluralisticEncoder
 
-__all__ = ["Hourglass", "MaskedEncoder", "MultilayerDecoder"]
+__all__ = [
+    "CodeMixture",
+    "ConstraintNetwork",
+    "ContextEncoder",
+    "ConvolutionalEncoder",
+    "Discriminator",
+    "GatedPixelCNN",
+    "Generator",
+    "Hourglass",
+    "MaskedEncoder",
+    "MultilayerDecoder",
+    "PluralisticDecoder",
+    "PluralisticEncoder",
+]

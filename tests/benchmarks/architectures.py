@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from posterior_inpainting.inference import train
-from posterior_inpainting.inference.training import recipes
+from posterior_inpainting.inference.recipes import priors
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.models import datasets
 
@@ -39,7 +39,7 @@ def main() -> None:
     images, held_out = (datasets.load("fashion-mnist", split) for split in ("train", "test"))
     made = {}
     for name, change in VARIANTS.items():
-        recipe = replace(recipes.RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change)
+        recipe = replace(priors.RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change)
         vae = recipe.networks(tuple(images.shape[1:]))
         train(
             vae,
@@ -60,7 +60,7 @@ def main() -> None:
     cheapest = None
     for name, (recipe, vae, found) in made.items():
         weights = sum(p.numel() for p in vae.decoder.parameters())
-        cost = recipes.gradient_cost(vae.decoder.requires_grad_(False))
+        cost = priors.gradient_cost(vae.decoder.requires_grad_(False))
         cheapest = cheapest or cost
         lines.append(
             f"| {name} | {recipe.latent} | {'-'.join(map(str, recipe.widths))} | {weights:,} | {found.elbo:.1f} "

@@ -139,7 +139,7 @@ def train_weights(name: str, out: str | Path, root: str | Path | None = None, pr
     Parameters
     ----------
     name, out, root, progress
-        As for ``recipes.train_prior``, which calls this for the names in ``WEIGHT_RECIPES``.
+        As for ``recipes.train_bundled``.
     """
     recipe = WEIGHT_RECIPES[name]
     images, held_out = (datasets.load(recipe.dataset, split, root) for split in ("train", "test"))
@@ -255,7 +255,7 @@ def _card(name, recipe, count: int, minutes: float, network: BayesianModule, fig
     return f"""# {name}
 
 {what}; the weights are random, with a mean-field
-Gaussian q(theta) learnt by Bayes by Backprop. Means and standard deviations are stored in half precision.
+Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, standard deviations in 8 bits.
 
 Trained on the {count} training images of `{recipe.dataset}` with
 

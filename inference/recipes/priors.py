@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from posterior_inpainting.inference.training.bounds import bounds
-from posterior_inpainting.inference.training.recipes_of_weights import WEIGHT_RECIPES, train_weights
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, observations, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
@@ -87,29 +86,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def train_prior(name: str, out: str | Path, root: str | Path | None = None, progress: bool = True) -> str:
-    """Train a bundled prior by its recipe, write weights, digests and card, and return the card.
-
-    Parameters
-    ----------
-    name
-        A key of ``RECIPES``, or of ``WEIGHT_RECIPES``.
-    out
-        Folder for ``NAME.decoder.safetensors``, ``NAME.encoder.safetensors``, ``NAME.md``, ``SHA256SUMS``.
-    root
-        Folder of the data set, where it is not found by itself.
-    progress
-        Whether to show progress bars.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    """
-    if name in WEIGHT_RECIPES:
-        return train_weights(name, out, root, progress)
-    if name not in RECIPES:
-        names = ", ".join([*RECIPES, *WEIGHT_RECIPES])
-        raise ValueError(f"unknown prior {name!r}; there are recipes for {names}")
+    """Train a bundled prior by its recipe in ``RECIPES``; parameters as for ``recipes.train_bundled``."""
     recipe = RECIPES[name]
     images, held_out = (datasets.load(recipe.dataset, split, root) for split in ("train", "test"))
     shape = tuple(images.shape[1:])

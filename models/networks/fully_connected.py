@@ -1,0 +1,123 @@
+"""What every fully connected decoder has: smooth hidden layers, a sigmoid mean, and its gradient by hand.
+
+How much noise there is around the mean is left to the decoders themselves: learnt with it
+(``MultilayerDecoder``) or fitted afterwards (``Generator``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posterior_inpainting.models.pixel_density import PullBack, Restricted
+from posterior_inpainting.models.shapes import Code, Image, ImageShape
+
+__all__ = ["FullyConnectedDecoder", "RestrictedScale", "hidden_layers"]
+
+#: From the last hidden layer to the scales of some pixels, and the function that pulls their gradients back to it,
+#: which is ``None`` where the scales are fixed.
+RestrictedScale = Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor] | None]]
+
+
+def hidden_layers(width: int, widths: Sequence[int]) -> nn.Sequential:
+    """SiLU layers: smooth, so that the leapfrog integrator meets no kinks.
+
+    >>> len(hidden_layers(3, (8, 8)))
+    4
+    """
+    layers: list[nn.Module] = []
+    for units in widths:
+        layers += [nn.Linear(width, units), nn.SiLU()]
+        width = units
+    return nn.Sequential(*layers)
+
+
+class FullyConnectedDecoder(nn.Module):
+    """Abstract decoder from codes to pixel means; a subclass adds the scales.
+
+    It writes ``_scale(hidden)``, from the last hidden layer ``(*batch, widths[-1])`` to the scales
+    ``(*batch, channel, row, column)``, and ``_restricted_scale(pixels)``, the same for some pixels only.
+
+    Parameters
+    ----------
+    latent
+        Length of z.
+    image_shape
+        ``(channel, row, column)`` of what is decoded.
+    widths
+        Units of the hidden layers, first to last.
+    """
+
+    def __init__(self, latent: int, image_shape: ImageShape, widths: Sequence[int]):
+        super().__init__()
+        self.latent = latent
+        self.image_shape: ImageShape = tuple(image_shape)
+        self.widths = tuple(widths)
+        self.trunk = hidden_layers(latent, widths)
+        self.mean_head = nn.Linear(widths[-1], math.prod(image_shape))
+
+    def configuration(self) -> dict:
+        """Return the arguments that make this decoder again, as they are stored beside its weights."""
+        return {"latent": self.latent, "image_shape": self.image_shape, "widths": self.widths}
+
+    def forward(self, z: Code) -> Image:
+        """Return the pixel means ``(*batch, channel, row, column)`` of codes ``(*batch, latent)``."""
+        return self._mean(self.trunk(z))
+
+    def scale(self, z: Code) -> Image:
+        """Return the pixel scales ``(*batch, channel, row, column)`` of codes ``(*batch, latent)``."""
+        return self._scale(self.trunk(z))
+
+    def mean_and_scale(self, z: Code) -> tuple[Image, Image]:
+        """Return means and scales with one pass through the shared hidden layers."""
+        hidden = self.trunk(z)
+        return self._mean(hidden), self._scale(hidden)
+
+    def restrict(self, pixels: Tensor) -> Restricted:
+        """Return a function from codes to means and scales ``(*batch, len(pixels))`` of some pixels only.
+
+        The last layer is most of the work, and a posterior needs it only where pixels are seen. The third
+        result is the chain rule by hand; the weights are those at the time of the call.
+
+        Parameters
+        ----------
+        pixels
+            Indices into the flattened ``(channel, row, column)``.
+        """
+        linear = [layer for layer in self.trunk if isinstance(layer, nn.Linear)]
+        layers = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
+        mean_weight, mean_bias = self.mean_head.weight[pixels].detach(), self.mean_head.bias[pixels].detach()
+        scale_of = self._restricted_scale(pixels)
+
+        def decode(z: Code) -> tuple[Tensor, Tensor, PullBack]:
+            raw, hidden = [], z
+            for weight, bias in layers:
+                raw.append(F.linear(hidden, weight, bias))
+                hidden = F.silu(raw[-1])
+            mean = F.linear(hidden, mean_weight, mean_bias).sigmoid_()
+            scale, pull_back_scale = scale_of(hidden)
+
+            def pull_back(mean_slope: Tensor, scale_slope: Tensor | None) -> Tensor:
+                slope = torch.ops.aten.sigmoid_backward(mean_slope, mean) @ mean_weight
+                if pull_back_scale is not None and scale_slope is not None:
+                    slope = slope + pull_back_scale(scale_slope)
+                for (weight, _), before in zip(reversed(layers), reversed(raw), strict=True):
+                    slope = torch.ops.aten.silu_backward(slope, before) @ weight
+                return slope
+
+            return mean, scale, pull_back
+
+        return decode
+
+    def _mean(self, hidden: Tensor) -> Image:
+        return torch.sigmoid(self.mean_head(hidden)).unflatten(-1, self.image_shape)
+
+    def _scale(self, hidden: Tensor) -> Image:
+        raise NotImplementedError
+
+    def _restricted_scale(self, pixels: Tensor) -> RestrictedScale:
+        raise NotImplementedError
