@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
 from posterior_inpainting.inference.comparison.named import approach_named, check_name
+from posterior_inpainting.inference.evaluation.held_out import check_held_out
 from posterior_inpainting.inference.store import fingerprint
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["compare"]
 
@@ -247,16 +248,6 @@ def _check(approaches, images: Image, masks: Mapping[str, Mask], jobs: int) -> N
                 )
         else:
             check_name(name)
-    check_image(images)
-    if images.dim() != 4 or not len(images):
-        raise ValueError(f"images has shape {tuple(images.shape)}; expected (n, channel, row, column)")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError("images leave [0, 1]; scores are of values in [0, 1]")
-    if not masks:
-        raise ValueError("masks is empty; expected at least one")
-    for name, mask in masks.items():
-        check_mask(mask, tuple(images.shape[1:]))
-        if mask.expand(images.shape[1:]).all():
-            raise ValueError(f"mask {name!r} hides nothing, so that there is nothing to score")
+    check_held_out(images, masks)
     if not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"jobs={jobs!r}; expected a whole number of at least 1")

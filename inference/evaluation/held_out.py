@@ -20,12 +20,12 @@ from posterior_inpainting.inference.infer import infer, infer_many
 from posterior_inpainting.inference.problem import Method
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.shapes import Image, Mask, check_image
+from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEAST_DRAWS", "score_real", "summary"]
+__all__ = ["LEAST_DRAWS", "check_held_out", "score_real", "summary"]
 
 #: With n draws a perfect 95 % interval covers .95 (n - 1) / (n + 1): with fewer, that alone is seen.
 LEAST_DRAWS = 400
@@ -149,10 +149,9 @@ def _posteriors(
         yield from infer_many(model, seen[start : start + batch], method, **settings)
 
 
-def _check(
-    model: ImageModel, images: Image, masks: Mapping[str, Mask], draws: int, chains: int, batch: int
-) -> None:
-    check_image(images, model.image_shape)
+def check_held_out(images: Image, masks: Mapping[str, Mask]) -> None:
+    """Raise ``ValueError`` for images that leave [0, 1] or are no batch, no masks, or one that hides nothing."""
+    check_image(images)
     if images.dim() != 4 or not len(images):
         raise ValueError(f"images has shape {tuple(images.shape)}; expected (n, channel, row, column)")
     if not bool(((images >= 0) & (images <= 1)).all()):
@@ -160,8 +159,16 @@ def _check(
     if not masks:
         raise ValueError("masks is empty; expected at least one")
     for name, mask in masks.items():
-        if mask.expand(model.image_shape).all():
+        check_mask(mask, tuple(images.shape[1:]))
+        if mask.expand(images.shape[1:]).all():
             raise ValueError(f"mask {name!r} hides nothing, so that there is nothing to score")
+
+
+def _check(
+    model: ImageModel, images: Image, masks: Mapping[str, Mask], draws: int, chains: int, batch: int
+) -> None:
+    check_image(images, model.image_shape)
+    check_held_out(images, masks)
     if not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch={batch!r}; expected a whole number of at least 1")
     if draws * chains < LEAST_DRAWS:

@@ -6,14 +6,14 @@ last ones, which neither has seen; then the generator is frozen and a masked-inp
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from posterior_inpainting.inference.recipes.card import figures_table, machine, settings_table
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.inference.training.noise_of_projections import FittedNoise, fit_noise, project
 from posterior_inpainting.inference.training.quality_of_samples import (
@@ -200,8 +200,6 @@ def _list(values: Any, digits: int = 2) -> str:
 def _card(
     name: str, recipe: GeneratorRecipe, count: int, minutes: tuple[float, float], figures: dict[str, str]
 ) -> str:
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
-    measured = "\n".join(f"| {figure} | {value} |" for figure, value in figures.items())
     return f"""# {name}
 
 The generator of a GAN as a decoder f(z) with one fixed noise a pixel, its discriminator for Yeh's prior loss, and a
@@ -212,18 +210,13 @@ the noise, with
 
     posterior-inpainting train {name} --out DIR
 
-in {minutes[0]:.1f} minutes ({minutes[1]:.1f} of the processor) on {torch.get_num_threads()} thread(s) of
-{platform.machine()} with torch {torch.__version__}, no GPU.
+in {minutes[0]:.1f} minutes ({minutes[1]:.1f} of the processor) on {machine()}.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe)}
 
 ## Measured on the first 1000 test images unless another number is given, weights as saved
 
-| figure | value |
-|---|---|
-{measured}
+{figures_table(figures)}
 
 Densities are of pixel values in [0, 1], so the bounds are positive where the noise is small.
 

@@ -7,7 +7,6 @@ prior is fitted to the codes afterwards.
 
 from __future__ import annotations
 
-import platform
 import time
 import warnings
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from posterior_inpainting.inference.recipes.card import machine, settings_table
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, pretrained
@@ -169,7 +169,6 @@ def _card(
         drawn, drawn_scale = decoder.mean_and_scale(law_of_codes.sample((1000,)))
         naive = decoder(torch.randn(1000, decoder.latent))
     low, middle, high = scale.flatten()[::7].quantile(torch.tensor([0.05, 0.5, 0.95]))
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe)[1:])
     law = "\n".join(f"| {f.name} | {getattr(recipe.simulator, f.name)} |" for f in fields(recipe.simulator))
     shares = "\n".join(
         f"| {said} | {_figures(part)} |"
@@ -195,12 +194,9 @@ Trained on {recipe.images} images of `MeanderingChannels` (nothing is downloaded
 
     posterior-inpainting train {name} --out DIR
 
-in {minutes:.1f} minutes, simulation included, on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch
-{torch.__version__}, no GPU.
+in {minutes:.1f} minutes, simulation included, on {machine()}.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe, ("simulator",))}
 
 | of the simulator | value |
 |---|---|

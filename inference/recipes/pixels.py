@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from posterior_inpainting.inference.recipes.card import machine, settings_table
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import datasets, observations, pretrained
@@ -184,7 +184,6 @@ def _card(
         part: sum(p.numel() for p in model._modules[part].parameters())  # type: ignore[union-attr]
         for part in ("prior", "constraint")
     }
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
     measured = "\n".join(f"| {mask} | {prior:.4f} | {both:.4f} |" for mask, (prior, both) in figures.items())
     lattice = "pixels cut at one half" if recipe.levels == 2 else f"pixels of {recipe.levels} levels"
     return f"""# {name}
@@ -196,14 +195,11 @@ Trained on the first {recipe.images} training images of `{recipe.dataset}` with
 
     posterior-inpainting train {name} --out DIR
 
-in {minutes[0]:.1f} minutes ({minutes[1]:.1f} of processor time) on {torch.get_num_threads()} thread(s) of
-{platform.machine()} with torch {torch.__version__}, no GPU: first the prior network, by maximum likelihood of whole
-images, then the constraint network beside it, by that of hidden pixels given the seen ones; each sees the images
-`epochs` times.
+in {minutes[0]:.1f} minutes ({minutes[1]:.1f} of processor time) on {machine()}:
+first the prior network, by maximum likelihood of whole images, then the constraint network beside it, by that of
+hidden pixels given the seen ones; each sees the images `epochs` times.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe)}
 
 ## Measured on the first 1000 test images: bits a hidden pixel
 

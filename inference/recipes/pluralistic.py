@@ -6,9 +6,8 @@ is the form.
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
+from posterior_inpainting.inference.recipes.card import figures_table, machine, settings_table
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.inference.training.two_path import TwoPathObjective
@@ -329,9 +329,7 @@ _LIMITS = {
 
 
 def _card(name: str, recipe: Any, minutes: float, model: Any, images: Image) -> str:
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
     figures = _bound_figures(model, images) | _completion_figures(model, images)
-    measured = "\n".join(f"| {figure} | {value} |" for figure, value in figures.items())
     return f"""# {name}
 
 {_WHAT[name]}
@@ -341,18 +339,13 @@ Trained on training images of `{recipe.dataset}` with
 
     posterior-inpainting train {name} --out DIR
 
-in {minutes:.1f} minutes of processor time on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch
-{torch.__version__}, no GPU.
+in {minutes:.1f} minutes of processor time on {machine()}.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe)}
 
 ## Measured on the first {len(images)} test images
 
-| figure | value |
-|---|---|
-{measured}
+{figures_table(figures)}
 
 ## Limits
 

@@ -6,14 +6,14 @@ encoder on randomly masked images, so that it becomes the guide q(z | x~).
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from posterior_inpainting.inference.recipes.card import machine, settings_table
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, observations, pretrained
@@ -136,7 +136,6 @@ def _card(name: str, recipe: Recipe, out: Path, images: Image, held_out: Image, 
         mean, scale = decoder.mean_and_scale(decoder.encoder(some, mask)[0])
     error = float((mean - some).square().mean().sqrt())
     low, middle, high = scale.quantile(torch.tensor([0.05, 0.5, 0.95]))
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
     comparison = out / f"{name}.architectures.md"
     table = f"\n## Architectures compared\n\n{comparison.read_text()}" if comparison.is_file() else ""
     return f"""# {name}
@@ -148,12 +147,9 @@ Trained on the {len(images)} training images of `{recipe.dataset}` with
 
     posterior-inpainting train {name} --out DIR
 
-in {seconds / 60:.1f} minutes on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch
-{torch.__version__}, no GPU.
+in {seconds / 60:.1f} minutes on {machine()}.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe)}
 
 ## Measured on the first {len(some)} test images, weights as saved
 

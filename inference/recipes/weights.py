@@ -6,16 +6,16 @@ network needs a tenth of the passes, and the standard deviations have the rest o
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributions import kl_divergence
 
+from posterior_inpainting.inference.recipes.card import figures_table, machine, settings_table
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.bounds import bounds
 from posterior_inpainting.inference.training.train import train
@@ -245,8 +245,6 @@ def _card(name, recipe, count: int, minutes: float, network: BayesianModule, fig
         "weights of a signal-to-noise ratio above 1": f"{float((ratio > 1).float().mean()):.0%}",
         **figures,
     }
-    settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
-    measured = "\n".join(f"| {figure} | {value} |" for figure, value in figures.items())
     what = (
         "A decoder f(z) with pixel scale sigma(z) and a masked-input encoder q(z | x~)"
         if isinstance(recipe, DecoderRecipe)
@@ -261,18 +259,13 @@ Trained on the {count} training images of `{recipe.dataset}` with
 
     posterior-inpainting train {name} --out DIR
 
-in {minutes:.1f} minutes on {torch.get_num_threads()} thread(s) of {platform.machine()} with torch
-{torch.__version__}, no GPU.
+in {minutes:.1f} minutes on {machine()}.
 
-| setting | value |
-|---|---|
-{settings}
+{settings_table(recipe)}
 
 ## Measured on the first 1000 test images
 
-| figure | value |
-|---|---|
-{measured}
+{figures_table(figures)}
 
 ## Limits
 
