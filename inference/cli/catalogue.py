@@ -25,6 +25,7 @@ from posterior_inpainting.models import (
     ImageModel,
     LatentCode,
     LinearGaussian,
+    MixturePrior,
     Observation,
     PixelConstrained,
     PluralisticConditional,
@@ -32,6 +33,7 @@ from posterior_inpainting.models import (
     PluralisticTwoPath,
     datasets,
     files,
+    geology,
     observations,
     pretrained,
 )
@@ -95,6 +97,12 @@ def _code(prior: str) -> Callable[[ImageShape], ImageModel]:
     return lambda shape: LatentCode(pretrained.load(prior))
 
 
+def _channels(shape: ImageShape) -> ImageModel:
+    """Load the generator of river channels, under the law of its codes."""
+    parts = pretrained.load_parts("channels-generator")
+    return LatentCode(parts["decoder"], prior=MixturePrior(parts["prior"]))
+
+
 MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
     **{name: _code(name) for name in pretrained.NAMES},
     "bayesian-decoder": lambda shape: CodeAndUnits(BayesianDecoder.load()),
@@ -103,6 +111,7 @@ MODELS: dict[str, Callable[[ImageShape], ImageModel]] = {
     "pluralistic-two-path": lambda shape: PluralisticTwoPath.load(),
     "pluralistic-conditional": lambda shape: PluralisticConditional.load(),
     "pluralistic-joint": lambda shape: PluralisticJoint.load(),
+    "river-channels": _channels,
     "digits-linear": _linear("digits"),
     "natural-linear": _linear("natural"),
 }
@@ -119,6 +128,7 @@ SETTINGS: dict[str, tuple[str, int, int]] = {
     "dip": ("langevin", 100, 4),
     "bayesian-decoder": ("joint", 200, 16),
     "gan": ("tempered-chees", 200, 16),
+    "river-channels": ("smc", 256, 2),
     "pixel-constrained": ("exact", 100, 4),
     "pluralistic-two-path": ("exact", 100, 4),
     "pluralistic-conditional": ("exact", 100, 4),
@@ -132,6 +142,7 @@ _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
     "blobs": (observations.blobs, (int, int), "blobs:COUNT[,SEED] (hidden)"),
     "scatter": (observations.scatter, (float, int), "scatter:SHARE[,SEED] (seen)"),
     "grid": (observations.grid, (int,), "grid:FACTOR (seen)"),
+    "wells": (geology.wells, (int, int), "wells:COUNT[,SEED] (seen)"),
     "channels": (
         lambda shape, *keep: observations.channels(shape, keep),
         (int, int, int),
