@@ -19,10 +19,21 @@ from posterior_inpainting.inference.cli.catalogue import (
     model_named,
 )
 from posterior_inpainting.inference.convert import group
-from posterior_inpainting.models import datasets, observations, pretrained
+from posterior_inpainting.models import datasets, geology, observations, pretrained
 
 DIGIT = "sample:digits/3"
 FAST = ("--model", "digits-vae-2d", "--method", "amortised", "--draws", "20", "--chains", "2")
+COMPARE = (
+    "compare",
+    "--dataset",
+    "digits",
+    "--mask",
+    "half:bottom",
+    "--approach",
+    "gaussian-process",
+    "--jobs",
+    "1",
+)
 FILES = {"completions.png", "posterior.nc", "summary.csv"}
 RANDOM = np.random.default_rng(0)
 
@@ -230,7 +241,7 @@ BAD = {
     ),
     "truncated weights": (weights(lambda data: data[:1000]), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
     "empty weights": (weights(lambda data: b""), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
-    "model": (nothing, (DIGIT, *SEEN, "--model", "gan"), "unknown model 'gan'; there are digits-vae-2d"),
+    "model": (nothing, (DIGIT, *SEEN, "--model", "dcgan"), "unknown model 'dcgan'; there are digits-vae-2d"),
     "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "gibbs"), "unknown method 'gibbs'; there are "),
     "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "has no exact posterior"),
     "mask": (nothing, (DIGIT, "--mask", "star:3", *FAST), "unknown mask 'star:3'; there are box:TOP"),
@@ -254,6 +265,12 @@ BAD = {
     "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
     "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
     "prior": (nothing, ("train", "imagenet-vae"), "unknown prior 'imagenet-vae'; there are recipes for digits-vae-2d"),
+    "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown approach 'dcgan'; there are linear-gaussian"),
+    "images beyond the last": (nothing, (*COMPARE, "--images", "0-297"), "digits has images 0-296"),
+    "images in words": (nothing, (*COMPARE, "--images", "some"), "expected FIRST-LAST or a number"),
+    "jobs": (nothing, (*COMPARE, "--jobs", "0"), "jobs=0; expected a whole number"),
+    "mask of a comparison": (nothing, (*COMPARE, "--mask", "box:5,5,9,9"), "reaches outside"),
+    "budget": (nothing, (*COMPARE, "--budget", "0"), "budget=0; expected a whole number of gradients"),
     "IDX folder without labels": (idx_without_labels, TRAIN, "idx has neither train-labels-idx1-ubyte nor"),
     "IDX folder that is not there": (nothing, TRAIN, "idx has neither train-images-idx3-ubyte nor"),
     "IDX file of garbage": (idx_of_garbage, TRAIN, "is not an IDX file"),
@@ -265,7 +282,9 @@ def test_mistakes_are_one_line_and_leave_nothing(name, run, monkeypatch, tmp_pat
     prepare, words, message = BAD[name]
     prepare(monkeypatch, tmp_path)
     before = {file.name for file in tmp_path.iterdir()}
-    code, out, error = run(*(words if words[0] == "train" else ("complete", *words)), "--out", "out")
+    code, out, error = run(
+        *(words if words[0] in ("train", "compare") else ("complete", *words)), "--out", "out"
+    )
     assert code == 2
     assert error.startswith("posterior-inpainting: ")
     assert error.count("\n") == 1
@@ -328,6 +347,23 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch, tmp_path):
         cli.main()
 
 
+def test_compare(run, tmp_path):
+    """Tables, sheets and the data set; cells stay, so that the second call computes nothing."""
+    words = (*COMPARE, "--mask", "scatter:0.3", "--images", "5-6", "--out", "out")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "gaussian-process" in out
+    files = {"comparison.nc", "table.md", "scores.csv", "comparison-1.png", "comparison-2.png", "cells"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.nc")}
+    assert len(cells) == 4
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("| gaussian-process |") == 3
+    code, again, _ = run(*words)
+    assert (code, again) == (0, out)
+    assert all(path.stat().st_mtime_ns == before for path, before in cells.items())
+
+
 def test_train_writes_the_card(monkeypatch, run):
     asked = []
     monkeypatch.setattr(
@@ -354,6 +390,8 @@ class TestCatalogue:
             ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
             ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
             ("grid:3", lambda s: observations.grid(s, 3)),
+            ("wells:3", lambda s: geology.wells(s, 3)),
+            ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
             ("channels:1", lambda s: observations.channels(s, 1)),
             ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
         ],
@@ -363,12 +401,12 @@ class TestCatalogue:
 
     def test_every_maker_has_a_name(self):
         makers = set(observations.__all__) - {"Observation", "random_masks"}
-        assert makers == set(catalogue._MASKS)
+        assert makers | {"wells"} == set(catalogue._MASKS)
 
     @pytest.mark.parametrize("name", catalogue.MODELS)
     def test_models(self, name):
-        fashion = dict.fromkeys(("fashion-mnist-vae", "bayesian-decoder"), (1, 28, 28))
-        shape = {**fashion, "natural-linear": (3, 8, 8)}.get(name, (1, 8, 8))
+        others = {"natural-linear": (3, 8, 8), "river-channels": (1, 64, 64)}
+        shape = others.get(name, (1, 8, 8) if name.startswith("digits") else (1, 28, 28))
         assert tuple(model_named(name, shape).image_shape) == shape
 
     @pytest.mark.parametrize("name", catalogue.FITTED)
@@ -453,7 +491,7 @@ class TestScore:
 
 
 WRONG = {
-    "calibrate, model": (("calibrate", "--model", "gan"), "unknown model 'gan'"),
+    "calibrate, model": (("calibrate", "--model", "dcgan"), "unknown model 'dcgan'"),
     "calibrate, method": (("calibrate", "--method", "gibbs"), "unknown method 'gibbs'"),
     "calibrate, mask": (("calibrate", "--mask", "star:3"), "unknown mask 'star:3'"),
     "calibrate, nothing hidden": (("calibrate", "--mask", "scatter:1"), "the mask hides nothing"),

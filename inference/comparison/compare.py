@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.budget import gradient_budget
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
 from posterior_inpainting.inference.comparison.named import approach_named, check_name
@@ -94,6 +95,8 @@ def compare(
     ['code', 'Gaussian process']
     """
     _check(approaches, images, masks, jobs)
+    with gradient_budget(budget):  # raises here for a number that is none, and not once a cell
+        pass
     work = _Work(
         approaches, images.detach().cpu(), masks, budget, seed, None if store is None else Path(store)
     )
