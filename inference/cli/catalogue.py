@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def _code(prior: str) -> Callable[[ImageShape], ImageModel]:
 
 def _channels(shape: ImageShape) -> ImageModel:
     """Load the generator of river channels, under the law of its codes."""
-    parts = pretrained.load_parts("channels-generator")
+    parts: dict[str, Any] = dict(pretrained.load_parts("channels-generator"))
     return LatentCode(parts["decoder"], prior=MixturePrior(parts["prior"]))
 
 
