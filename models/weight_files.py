@@ -70,7 +70,7 @@ def read_tensors(path: Path, digests: Mapping[str, str]) -> tuple[dict[str, Tens
     ...     path = Path(folder) / "scales.safetensors"
     ...     write_tensors(path, {"a": torch.tensor([0.001, 0.01, 0.1])}, {}, logarithmic=True)
     ...     read_tensors(path, read_digests(path.parent))[0]["a"]
-    tensor([0.0010, 0.0101, 0.1000])
+    tensor([0.0010, 0.0099, 0.1000])
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing")

@@ -12,11 +12,11 @@ from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import Exact, infer
 from posterior_inpainting.inference.problem import Problem
-from posterior_inpainting.inference.recipes.priors import train_prior
 from posterior_inpainting.inference.recipes.weights import (
     WEIGHT_RECIPES,
     CompletionRecipe,
     DecoderRecipe,
+    train_weights,
 )
 from posterior_inpainting.inference.tracing import batched_trace, plate_nesting
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
@@ -274,7 +274,7 @@ class TestBundled:
 )
 def test_recipe_writes_what_loads(tmp_path, monkeypatch, recipe, kind):
     monkeypatch.setitem(WEIGHT_RECIPES, "small", recipe)
-    text = train_prior("small", tmp_path, progress=False)
+    text = train_weights("small", tmp_path, progress=False)
     assert text == (tmp_path / "small.md").read_text()
     for path in tmp_path.glob("small.*.safetensors"):
         path.rename(tmp_path / path.name.removeprefix("small."))

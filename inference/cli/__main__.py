@@ -2,4 +2,5 @@
 
 from posterior_inpainting.inference.cli import main
 
-main()
+if __name__ == "__main__":
+    main()
