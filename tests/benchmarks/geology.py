@@ -33,7 +33,7 @@ LAW = MeanderingChannels()
 SEED = 1_000_000  # of the simulated truths: far from that of the training images
 SETTINGS = {"4 wells": 4, "8 wells": 8, "20 wells": 20, "3 columns": 3}
 RESTARTS = 300
-FEWER = 4  # truths that columns and restarts, which cost more, are tried on
+FEWER = 4  # truths that restarts, which cost more, are tried on
 AWAY = 3.0  # pixels from the nearest measurement, from which on a pixel counts
 THIN = 3  # every so many of those pixels: neighbours say nearly the same
 RINGS = {"1 to 3": (0.5, 3), "3 to 6": (3, 6), "6 to 12": (6, 12), "beyond 12": (12, np.inf)}
@@ -252,8 +252,6 @@ def main() -> None:
     for index in range(count):
         for kind, (images, rocks) in truths.items():
             for setting in SETTINGS:
-                if "columns" in setting and index >= FEWER:  # they cost several times as much
-                    continue
                 radius = RADII.get(SETTINGS[setting], RADII[8])
                 mask = mask_of(setting, index)
                 restarts = kind == "simulator" and "wells" in setting and index < FEWER

@@ -143,7 +143,7 @@ def weights(quick: bool) -> list[dict]:
 def field(quick: bool) -> list[dict]:
     """Total variation from the exact conditionals of a 4 x 4 Ising field, by enumeration."""
     images, probabilities = ising.states()
-    steps = 60 if quick else 600
+    steps = 60 if quick else 4000
     losses = {
         "likelihood (ours)": PixelCrossEntropy(),
         "joint, a = 1, b = 1": PixelCrossEntropy(prior=1, constraint=1, joint=True),
@@ -254,7 +254,7 @@ NOTES = {
     "true, weighted by how many pixels say so.",
     "weights": "Weights p(x) / q(hidden). Below a k-hat of 0.7 the draws can be reweighted to the prior network's own "
     "conditional; above, they are draws of the constrained law and no more.",
-    "field": "Each network sees 300,000 independent draws once. Joint training fits the *sum*; neither network is then "
+    "field": "Each network sees 2,000,000 independent draws once. Joint training fits the *sum*; neither network then is "
     "a law by itself.",
     "speed": "Without the cache a hidden pixel costs one pass of the whole prior network; six passes are timed and "
     "multiplied by the hidden pixels.",
