@@ -59,7 +59,7 @@ class PixelRecipe:
 
 
 PIXEL_RECIPES = {
-    "fashion-mnist-pixels-binary": PixelRecipe(levels=2, images=60_000, epochs=4),
+    "fashion-mnist-pixels-binary": PixelRecipe(levels=2, images=60_000),
     "fashion-mnist-pixels-16": PixelRecipe(levels=16, images=60_000, features=20, epochs=8),
 }
 
