@@ -121,7 +121,7 @@ def weights(quick: bool) -> list[dict]:
         model = PixelConstrained.load(name)
         for mask_name, mask in masks.items():
             khats, shares = [], []
-            for image in test_images(model, 2 if quick else 3):
+            for image in test_images(model, 2 if quick else 10):
                 found = infer(model, Observation(image, mask), Exact(), draws=100, chains=1, progress=False)
                 log_weight = torch.as_tensor(found["sample_stats"]["log_weight"].to_numpy()).ravel()
                 weight = torch.softmax(log_weight, 0)
@@ -238,7 +238,7 @@ PARTS = {
         "Reliability: how often a hidden pixel is bright that is said to be so with a probability of .0 to .1, ...",
         ".4f",
     ),
-    "weights": (weights, "Importance weights of the constrained law's draws, 3 test images", ".3f"),
+    "weights": (weights, "Importance weights of the constrained law's draws, 10 test images", ".3f"),
     "field": (
         field,
         "Total variation from exact conditionals: 4 x 4 Ising field, coupling .3, field .1",
