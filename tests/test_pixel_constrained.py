@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
-from posterior_inpainting.inference import Exact, diagnostics, infer, train
+from posterior_inpainting.inference import MAP, ChEES, Exact, TemperedSMC, diagnostics, infer, train
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES, PixelRecipe, bits, fit
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
@@ -283,6 +283,13 @@ class TestModel:
         before = [p.detach().clone() for p in model.parameters()]
         assert all(math.isfinite(svi.step(image, mask)) for _ in range(2))
         assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+    @pytest.mark.parametrize(
+        "method", [ChEES(), MAP(), TemperedSMC()], ids=lambda method: type(method).__name__
+    )
+    def test_methods_that_need_gradients_refuse_levels(self, image, mask, method):
+        with pytest.raises(ValueError, match="site 'hidden' is discrete"):
+            infer(pair(), Observation(image, mask), method, progress=False)
 
     @pytest.mark.parametrize("seen", ["nothing", "everything"])
     def test_all_hidden_and_all_seen_are_legal(self, image, seen):

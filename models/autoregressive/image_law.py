@@ -26,6 +26,16 @@ _CHUNK = 256
 _ONE = torch.Size()
 
 
+class _OnTheLattice(constraints.Constraint):
+    """Images of levels between 0 and 1: discrete, so that no sampler takes gradients of them."""
+
+    is_discrete = True
+    event_dim = 3
+
+    def check(self, value: Tensor) -> Tensor:
+        return ((value >= 0) & (value <= 1)).flatten(-3).all(-1)
+
+
 class AutoregressiveImage(TorchDistribution):
     """Law of an image's hidden pixels, or of all of them where no mask is given; event ``(channel, row, column)``.
 
@@ -65,6 +75,7 @@ class AutoregressiveImage(TorchDistribution):
 
     arg_constraints: ClassVar[dict] = {}
     has_rsample = False
+    support = _OnTheLattice()
 
     def __init__(
         self,
@@ -90,11 +101,6 @@ class AutoregressiveImage(TorchDistribution):
         # Shared by the copies that `expand` makes: the model asks twice for the conditionals of one draw.
         self._last: dict[str, Any] = {}
         super().__init__(torch.broadcast_shapes(torch.Size(), *leading), event, validate_args=False)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=3)
-    def support(self):
-        """Levels between 0 and 1."""
-        return constraints.independent(constraints.unit_interval, 3)
 
     def expand(self, batch_shape, _instance=None):
         """Return the same law for a larger batch."""

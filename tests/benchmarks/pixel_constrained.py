@@ -254,8 +254,8 @@ NOTES = {
     "true, weighted by how many pixels say so.",
     "weights": "Weights p(x) / q(hidden). Below a k-hat of 0.7 the draws can be reweighted to the prior network's own "
     "conditional; above, they are draws of the constrained law and no more.",
-    "field": "Each network sees 2,000,000 independent draws once. Joint training fits the *sum*; neither network then is "
-    "a law by itself.",
+    "field": "Each network sees 2,000,000 independent draws once. Joint training fits the *sum*; neither network "
+    "then is a law by itself.",
     "speed": "Without the cache a hidden pixel costs one pass of the whole prior network; six passes are timed and "
     "multiplied by the hidden pixels.",
     "cache": "Largest over 4 test images and all pixels.",
