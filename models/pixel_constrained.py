@@ -113,7 +113,7 @@ class PixelConstrained(ImageModel):
     @classmethod
     def load(cls, name: str | Path = "fashion-mnist-pixels-16", temperature: float = 1.0) -> PixelConstrained:
         """Return a bundled pair, frozen, or what ``pretrained.save_parts`` wrote to a folder."""
-        parts = pretrained.load_parts(name)
+        parts = pretrained.load_parts(name, "prior", "constraint")
         model = cls(parts["prior"], parts["constraint"], temperature=temperature)
         return model.requires_grad_(False).eval()
 

@@ -74,20 +74,26 @@ def load(name: str | Path) -> nn.Module:
     return load_from(*_place(name))
 
 
-def load_parts(name: str | Path) -> dict[str, nn.Module]:
+def load_parts(name: str | Path, *needed: str) -> dict[str, nn.Module]:
     """Load every network of a bundled set, or of a folder that :func:`save_parts` wrote, by its part's name.
 
     Raises
     ------
     ValueError
-        As :func:`load`.
+        As :func:`load`; or where one of the parts ``needed`` is not there.
 
     >>> sorted(load_parts("digits-vae-2d"))
     ['decoder', 'encoder']
+    >>> load_parts("digits-vae-2d", "discriminator")
+    Traceback (most recent call last):
+    ValueError: 'digits-vae-2d' holds decoder, encoder; expected discriminator too
     """
     folder, stem = _place(name)
     digests = read_digests(folder)
     parts = [file[len(stem) :].split(".")[0] for file in digests if file.startswith(stem)]
+    missing = [part for part in needed if part not in parts]
+    if missing:
+        raise ValueError(f"{str(name)!r} holds {', '.join(parts)}; expected {', '.join(missing)} too")
     return {
         part: _load_part(folder / f"{stem}{part}.safetensors", digests)
         for part in parts

@@ -11,7 +11,16 @@ import torch
 from posterior_inpainting.inference.recipes import TRAINERS
 from posterior_inpainting.inference.recipes.priors import RECIPES
 from posterior_inpainting.inference.training.bounds import bounds
-from posterior_inpainting.models import LatentCode, VariationalAutoencoder, datasets, pretrained
+from posterior_inpainting.models import (
+    LatentCode,
+    PixelConstrained,
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
+    VariationalAutoencoder,
+    datasets,
+    pretrained,
+)
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
 
@@ -167,3 +176,17 @@ def test_missing_files_are_named(copied):
     (copied / "SHA256SUMS").unlink()
     with pytest.raises(ValueError, match="has no SHA256SUMS"):
         pretrained.load("digits-vae-2d")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (PixelConstrained, "fashion-mnist-generator"),
+        (PluralisticConditional, "fashion-mnist-generator"),
+        (PluralisticJoint, "fashion-mnist-pluralistic-conditional"),
+        (PluralisticTwoPath, "fashion-mnist-pixels-16"),
+    ],
+)
+def test_a_set_of_another_kind_is_refused_in_one_line(kind, name):
+    with pytest.raises(ValueError, match=rf"^'{name}' holds [^\n]*; expected [^\n]* too$"):
+        kind.load(name)

@@ -86,7 +86,7 @@ class PluralisticConditional(ImageModel):
     @classmethod
     def load(cls, name: str | Path = "fashion-mnist-pluralistic-conditional") -> PluralisticConditional:
         """Return a bundled one, or what ``pretrained.save_parts`` wrote to a folder; its weights are frozen."""
-        parts = pretrained.load_parts(name)
+        parts = pretrained.load_parts(name, "prior_encoder", "decoder")
         model = cls(parts["prior_encoder"], parts["decoder"], parts.get("posterior_encoder"))
         return model.requires_grad_(False).eval()
 

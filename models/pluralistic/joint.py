@@ -45,7 +45,7 @@ class PluralisticJoint(VariationalAutoencoder):
     @classmethod
     def load(cls, name: str | Path = "fashion-mnist-pluralistic-joint") -> PluralisticJoint:
         """Return a bundled one, or what ``pretrained.save_parts`` wrote to a folder; its decoder is frozen."""
-        parts = pretrained.load_parts(name)
+        parts = pretrained.load_parts(name, "decoder", "encoder")
         model = cls(parts["decoder"], parts["encoder"]).eval()
         model.decoder.requires_grad_(False)  # what the posterior is of; the guide may be fitted to an image
         return model

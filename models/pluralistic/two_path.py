@@ -114,7 +114,7 @@ class PluralisticTwoPath(ImageModel):
     @classmethod
     def load(cls, name: str | Path = "fashion-mnist-pluralistic-two-path") -> PluralisticTwoPath:
         """Return a bundled one, or what ``pretrained.save_parts`` wrote to a folder; its weights are frozen."""
-        parts = pretrained.load_parts(name)
+        parts = pretrained.load_parts(name, "encoder", "decoder")
         return cls(parts["encoder"], parts["decoder"]).requires_grad_(False).eval()
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
