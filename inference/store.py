@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Store", "fingerprint", "recover"]
+__all__ = ["Store", "recover"]
 
 _STATE = "state.pt"
 
@@ -183,47 +181,6 @@ def recover(path: str | Path):
     return to_arviz(
         latent_groups(Draws(latents, stats, "markov")), {**attrs["signature"], "draws_are": "markov"}
     )
-
-
-def fingerprint(value: Any) -> str:
-    """Return a short digest of tensors, modules, numbers and containers of them: equal values, equal digests.
-
-    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.zeros(2)), fingerprint(0.1) == fingerprint(0.2)
-    (True, False)
-    """
-    digest = hashlib.sha256()
-
-    def add(item: Any) -> None:
-        if isinstance(item, Tensor):
-            digest.update(f"{item.dtype}{tuple(item.shape)}".encode())
-            digest.update(_numpy(item).tobytes())
-        elif isinstance(item, torch.nn.Module):
-            digest.update(type(item).__qualname__.encode())
-            add({name: item.state_dict()[name] for name in sorted(item.state_dict())})
-            add(
-                {
-                    k: v
-                    for k, v in sorted(vars(item).items())
-                    if isinstance(v, int | float | str | tuple | Tensor)
-                }
-            )
-        elif isinstance(item, dict):
-            for key, inner in item.items():
-                digest.update(str(key).encode())
-                add(inner)
-        elif isinstance(item, list | tuple):
-            digest.update(f"[{len(item)}]".encode())
-            for inner in item:
-                add(inner)
-        elif isinstance(item, Callable):  # type: ignore[arg-type]
-            digest.update(getattr(item, "__qualname__", type(item).__qualname__).encode())
-            code = getattr(item, "__code__", None)
-            digest.update(code.co_code if code is not None else b"")
-        else:
-            digest.update(repr(item).encode())
-
-    add(value)
-    return digest.hexdigest()[:16]
 
 
 def _open(path: Path):

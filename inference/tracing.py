@@ -15,7 +15,15 @@ from torch import Tensor
 
 from posterior_inpainting.inference.problem import Problem
 
-__all__ = ["batched_trace", "draws_of", "latent_sites", "log_prob_by_draw", "observed_sites", "plate_nesting"]
+__all__ = [
+    "batched_trace",
+    "draws_of",
+    "is_bookkeeping",
+    "latent_sites",
+    "log_prob_by_draw",
+    "observed_sites",
+    "plate_nesting",
+]
 
 _PLATE = "_draws"
 
@@ -25,7 +33,7 @@ def latent_sites(trace: Trace) -> list[str]:
     return [
         name
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site["is_observed"] and not _is_bookkeeping(site)
+        if site["type"] == "sample" and not site["is_observed"] and not is_bookkeeping(site)
     ]
 
 
@@ -34,7 +42,7 @@ def observed_sites(trace: Trace) -> list[str]:
     return [
         name
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and site["is_observed"] and not _is_bookkeeping(site)
+        if site["type"] == "sample" and site["is_observed"] and not is_bookkeeping(site)
     ]
 
 
@@ -87,10 +95,10 @@ def log_prob_by_draw(trace: Trace, count: int, nesting: int, by_plate: bool = Fa
 
     With ``by_plate``, for a model whose every site lies in all of its plates, ``(count, *plates)``.
     """
-    trace.compute_log_prob(lambda _, site: not _is_bookkeeping(site))
+    trace.compute_log_prob(lambda _, site: not is_bookkeeping(site))
     total = torch.zeros(())
     for site in trace.nodes.values():
-        if site["type"] != "sample" or _is_bookkeeping(site):
+        if site["type"] != "sample" or is_bookkeeping(site):
             continue
         value = site["log_prob"]
         value = value.expand(torch.broadcast_shapes(value.shape, (count, *[1] * nesting)))
@@ -108,6 +116,6 @@ def draws_of(site: dict, nesting: int) -> Tensor:
     return value
 
 
-def _is_bookkeeping(site: dict) -> bool:
+def is_bookkeeping(site: dict) -> bool:
     """Whether a sample site is Pyro's own: a plate's indices, or a deterministic value."""
     return type(site["fn"]).__name__ == "_Subsample" or bool(site["infer"].get("_deterministic"))

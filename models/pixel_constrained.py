@@ -111,10 +111,19 @@ class PixelConstrained(ImageModel):
         self.law, self.temperature = law, temperature
 
     @classmethod
-    def load(cls, name: str | Path = "fashion-mnist-pixels-16", temperature: float = 1.0) -> PixelConstrained:
-        """Return a bundled pair, frozen, or what ``pretrained.save_parts`` wrote to a folder."""
-        parts = pretrained.load_parts(name, "prior", "constraint")
-        model = cls(parts["prior"], parts["constraint"], temperature=temperature)
+    def load(
+        cls,
+        name: str | Path = "fashion-mnist-pixels-16",
+        temperature: float = 1.0,
+        law: PixelLaw | None = None,
+    ) -> PixelConstrained:
+        """Return a bundled pair, frozen, or the parts that ``pretrained.save_parts`` wrote to a folder.
+
+        Weights do not say which law their outputs are parameters of: one that is not categorical is named here again.
+        """
+        parts = pretrained.load_parts(name, "prior")
+        beside = parts.get("constraint"), parts.get("encoder")
+        model = cls(parts["prior"], beside[0], law=law, encoder=beside[1], temperature=temperature)
         return model.requires_grad_(False).eval()
 
     @property
@@ -127,14 +136,15 @@ class PixelConstrained(ImageModel):
     def overwritten(self) -> PixelConstrained:
         """Return the prior network alone: seen pixels are overwritten, and none below or to the right is heeded."""
         encoder = self._modules.get("encoder")
-        return PixelConstrained(self._network("prior"), law=self.law, encoder=encoder).eval()
+        prior, warm = self._network("prior"), self.temperature
+        return PixelConstrained(prior, law=self.law, encoder=encoder, temperature=warm).eval()
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw the hidden pixels from the prior network, score the seen ones, each given those before it."""
         image, mask = self._checked(image, mask)
         with self.images_plate(image):
             code = self._code(None)
-            law = self._image_law(image, mask, None, code)
+            law = self._image_law(image, mask, None, code, 1.0)
             hidden = pyro.sample("hidden", law)
             completion = law.complete(hidden) if image is None else torch.where(mask, image, hidden)
             pixels = PixelsGivenEarlier(completion, self._scored(law, hidden))
@@ -145,12 +155,12 @@ class PixelConstrained(ImageModel):
         image, mask = self._checked(image, mask)
         with self.images_plate(image):
             code = self._code((image, mask))
-            return pyro.sample("hidden", self._image_law(image, mask, self._constraint(image, mask), code))
+            return pyro.sample("hidden", self._law_of_guide(image, mask, code))
 
     def constrained_law(self, image: Image, mask: Mask, code: Code | None = None) -> AutoregressiveImage:
         """Return q(x_h | x~), the law of the guide, as one distribution."""
         image, mask = self._checked(image, mask)
-        return self._image_law(image, mask, self._constraint(image, mask), code)
+        return self._law_of_guide(image, mask, code)
 
     def cross_entropies(
         self, image: Image, mask: Mask | None = None, joint: bool = False
@@ -183,8 +193,11 @@ class PixelConstrained(ImageModel):
             found["constraint"] = -self.law.log_prob(constraint.float(), pixels)
         return found
 
-    def _image_law(self, image, mask, constraint, code) -> AutoregressiveImage:
-        warm = 1.0 if constraint is None and self._modules.get("constraint") is not None else self.temperature
+    def _law_of_guide(self, image, mask, code) -> AutoregressiveImage:
+        """Only draws are tempered: the model, which their weights refer to, is not."""
+        return self._image_law(image, mask, self._constraint(image, mask), code, self.temperature)
+
+    def _image_law(self, image, mask, constraint, code, temperature: float) -> AutoregressiveImage:
         return AutoregressiveImage(
             self._network("prior"),
             self.law,
@@ -192,7 +205,7 @@ class PixelConstrained(ImageModel):
             mask=mask,
             constraint=constraint,
             code=code,
-            temperature=warm,
+            temperature=temperature,
         )
 
     def _scored(self, law: AutoregressiveImage, hidden: Image) -> Tensor:

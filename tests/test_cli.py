@@ -392,6 +392,7 @@ class TestCatalogue:
             ("grid:3", lambda s: observations.grid(s, 3)),
             ("wells:3", lambda s: geology.wells(s, 3)),
             ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
+            ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
             ("channels:1", lambda s: observations.channels(s, 1)),
             ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
         ],
@@ -401,7 +402,7 @@ class TestCatalogue:
 
     def test_every_maker_has_a_name(self):
         makers = set(observations.__all__) - {"Observation", "random_masks"}
-        assert makers | {"wells"} == set(catalogue._MASKS)
+        assert makers | {"wells", "columns"} == set(catalogue._MASKS)
 
     @pytest.mark.parametrize("name", catalogue.MODELS)
     def test_models(self, name):

@@ -150,6 +150,8 @@ class TestFailures:
             == "RuntimeError: too little is seen"
         )
         assert table(found)["failed"].to_dict() == {"good": 0.0, "bad": 3.0}
+        labels = [line.split("|")[1].strip() for line in markdown(found).splitlines()[2:]]
+        assert sorted(labels) == ["bad (3 of 6 failed)", "good"]
 
     def test_all_that_fail_are_an_error(self, images):
         code = LatentCode(pretrained.load("digits-vae-2d"))
@@ -175,6 +177,11 @@ class TestFailures:
             ({"masks": {"a": torch.ones(1, 8, 8, dtype=torch.bool)}}, "mask 'a' hides nothing"),
             ({"masks": {"a": torch.ones(1, 9, 8, dtype=torch.bool)}}, "expected one that broadcasts"),
             ({"jobs": 0}, "jobs=0; expected a whole number"),
+            ({"approaches": ["vae", "gan", "vae"]}, "approach 'vae' is named more than once"),
+            (
+                {"approaches": {"a": Approach(lambda seen: None, Exact())}, "jobs": 2},
+                "jobs=2: an approach cannot",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else next(iter(value)),
     )
@@ -224,6 +231,21 @@ class TestResuming:
         }
         assert len(signatures) == 7
         assert first.signature("weights") == Cell(approach, observation, images[0]).signature("weights")
+
+    def test_a_function_that_makes_another_model_computes(self, images, tmp_path):
+        """Of two functions with the same name and code, that close over different numbers."""
+
+        def errors(latent):
+            fitted = Approach(
+                lambda seen: LinearGaussian.fit(datasets.load("digits"), latent=latent), Exact()
+            )
+            return compare({"a": fitted}, images[:1], MASKS, store=tmp_path, progress=False)["CRPS"]
+
+        assert not errors(2).equals(errors(30))
+
+    def test_names_that_differ_have_files_that_differ(self, tmp_path):
+        paths = {cell_path(tmp_path, name, "half", 0) for name in ("a b", "a-b", "a  b", "a/b")}
+        assert len(paths) == 4
 
     def test_a_damaged_cell_is_computed_again(self, approaches, images, tmp_path):
         some = {"amortised": approaches["amortised"]}

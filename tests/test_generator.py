@@ -259,10 +259,11 @@ class TestTraining:
             ({"images": torch.rand(4, 1, 8, 9)}, r"shape \(4, 1, 8, 9\); expected \(1, 8, 8\)"),
             ({"images": torch.rand(*SHAPE)}, r"expected \(n, channel, row, column\) with n > 0"),
             ({"images": torch.full((2, *SHAPE), math.nan)}, "images has 128 values that are NaN"),
+            ({"critic_steps": 5}, "3 epochs of 1 steps are fewer than the critic_steps=5"),
             ({"discriminator": Discriminator((1, 4, 4))}, "the discriminator judges"),
             ({"learning_rate": 1e30}, "the loss is .* try a learning rate below"),
         ],
-        ids=["loss", "output", "epochs", "averaging", "shape", "one", "nan", "judge", "rate"],
+        ids=["loss", "output", "epochs", "averaging", "shape", "one", "nan", "few", "judge", "rate"],
     )
     def test_bad_input(self, options, message):
         given = {

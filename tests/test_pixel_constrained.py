@@ -284,6 +284,41 @@ class TestModel:
         assert all(math.isfinite(svi.step(image, mask)) for _ in range(2))
         assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
+    def test_temperature_is_of_the_guide_alone(self, image, mask):
+        """Weights refer to the model, which is the same at every temperature, with a constraint or without."""
+        for constraint in (True, False):
+            plain, cold = (pair(constraint=constraint, temperature=t) for t in (1.0, 0.4))
+            draws = plain.constrained_law(image, mask).sample()
+            traces = [
+                poutine.trace(poutine.condition(model, {"hidden": draws})).get_trace(image, mask)
+                for model in (plain, cold)
+            ]
+            torch.testing.assert_close(traces[0].log_prob_sum(), traces[1].log_prob_sum())
+            assert cold.constrained_law(image, mask).log_prob(draws) != plain.constrained_law(
+                image, mask
+            ).log_prob(draws)
+        assert pair(temperature=0.4).overwritten().temperature == 0.4
+
+    def test_pixels_changed_in_place_are_scored_anew(self, image, mask):
+        law = pair().constrained_law(image, mask)
+        values = law.sample((3,))
+        before = law.log_prob(values)
+        values.copy_(1 - values)
+        after = law.log_prob(values)
+        assert not torch.equal(before, after)
+        torch.testing.assert_close(after, law.log_prob(values.clone()))
+
+    @pytest.mark.parametrize("parts", ["whole", "prior alone", "code"])
+    def test_what_is_saved_loads(self, tmp_path, image, mask, parts):
+        law = LogisticMixturePixels(16, 2)
+        model = pair(law=law, code=3 if parts == "code" else 0, constraint=parts != "prior alone")
+        pretrained.save_parts(tmp_path, "", {name: p for name, p in model._modules.items() if p is not None})
+        again = PixelConstrained.load(tmp_path, law=law)
+        code = torch.randn(3) if parts == "code" else None
+        draws = model.constrained_law(image, mask, code).sample((2,))
+        two = [m.constrained_law(image, mask, code).log_prob(draws) for m in (model, again)]
+        torch.testing.assert_close(*two, rtol=5e-3, atol=0.2)
+
     @pytest.mark.parametrize(
         "method", [ChEES(), MAP(), TemperedSMC()], ids=lambda method: type(method).__name__
     )
@@ -329,6 +364,13 @@ class TestCode:
 
 
 class TestTraining:
+    def test_the_elbo_is_refused_in_one_line(self, digits):
+        model = pair().requires_grad_(True)
+        with pytest.raises(
+            ValueError, match=r"the guide's site 'hidden' has no reparametrised draws.*PixelCross"
+        ):
+            train(model, model.guide, digits, epochs=1, progress=False)
+
     def test_the_loss_is_what_it_says(self, digits, mask):
         model, images = pair(), digits[:5]
         found = PixelCrossEntropy(prior=0.5, constraint=2.0).differentiable_loss(

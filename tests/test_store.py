@@ -1,5 +1,6 @@
 """A run that is killed, interrupted, damaged or out of room loses nothing that was whole."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -23,8 +24,9 @@ from posterior_inpainting.inference import (
     recover,
     sample,
 )
-from posterior_inpainting.inference.store import Store, fingerprint
-from posterior_inpainting.models import Observation, datasets, observations
+from posterior_inpainting.inference.fingerprint import fingerprint
+from posterior_inpainting.inference.store import Store
+from posterior_inpainting.models import LatentCode, Observation, datasets, likelihoods, observations
 
 METHODS = {
     "ChEES": ChEES(warmup=60),
@@ -273,3 +275,29 @@ def test_fingerprints_tell_models_apart(linear, digits_model):
     changed = type(linear)(linear.loadings + 1e-6, linear.mean, linear.noise)
     assert fingerprint(changed) != fingerprint(linear)
     assert fingerprint(datasets.load("digits")) != fingerprint(datasets.load("digits") + 1e-6)
+
+
+def test_fingerprints_tell_settings_laws_and_closures_apart(digits_model):
+    decoder, standard = digits_model.decoder, torch.zeros(2)
+    wide = dist.Normal(standard, 3.0).to_event(1)
+    kinds = [
+        LatentCode(decoder),
+        LatentCode(decoder, likelihood=likelihoods.laplace),
+        LatentCode(decoder, prior=wide),
+        LatentCode(decoder, noise=0.2),
+        *(lambda seen, latent=latent: latent for latent in (5, 30)),
+        functools.partial(max, 1),
+        functools.partial(max, 2),
+        (lambda seen: 1),
+        (lambda seen: 2),
+    ]
+    assert len({fingerprint(kind) for kind in kinds}) == len(kinds)
+    again = LatentCode(decoder, prior=dist.Normal(standard, 3.0).to_event(1))
+    assert fingerprint(again) == fingerprint(kinds[2])
+
+
+def test_a_fit_leaves_the_fingerprint_as_it_is(digits_model):
+    before = fingerprint(digits_model)
+    seen = Observation(datasets.load("digits")[0], observations.half((1, 8, 8), hide="bottom"))
+    infer(digits_model, seen, ChEES(warmup=10), draws=4, chains=4, progress=False)
+    assert fingerprint(digits_model) == before

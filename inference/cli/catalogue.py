@@ -144,6 +144,7 @@ _MASKS: dict[str, tuple[Callable, tuple[type, ...], str]] = {
     "scatter": (observations.scatter, (float, int), "scatter:SHARE[,SEED] (seen)"),
     "grid": (observations.grid, (int,), "grid:FACTOR (seen)"),
     "wells": (geology.wells, (int, int), "wells:COUNT[,SEED] (seen)"),
+    "columns": (geology.columns, (int, int), "columns:COUNT[,SEED] (seen)"),
     "channels": (
         lambda shape, *keep: observations.channels(shape, keep),
         (int, int, int),

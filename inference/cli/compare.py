@@ -44,9 +44,8 @@ def compare(
     whole = some_of(datasets.load(dataset, root=root), images, dataset)
     shape = tuple(whole.shape[1:])
     masks = {name: mask_named(name, shape) for name in mask or _MASKS}
-    found = compared(
-        approach or list(APPROACHES), whole, masks, budget=budget, seed=seed, store=out / "cells", jobs=jobs
-    )
+    names = approach or list(APPROACHES)
+    found = compared(names, whole, masks, budget=budget, seed=seed, store=out / "cells", jobs=jobs, root=root)
     first = int(images.partition("-")[0])
     found = found.assign_coords(image=found["image"] + first)
     tables = [f"All masks\n\n{markdown(found)}"] + [f"{name}\n\n{markdown(found, name)}" for name in masks]

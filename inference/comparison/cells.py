@@ -21,8 +21,8 @@ from posterior_inpainting.inference.budget import gradient_budget
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.evaluation.diversity import diversity
+from posterior_inpainting.inference.fingerprint import fingerprint
 from posterior_inpainting.inference.infer import infer
-from posterior_inpainting.inference.store import fingerprint
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
 
@@ -113,12 +113,16 @@ class Cell:
 
 
 def cell_path(store: Path, approach: str, mask: str, image: int) -> Path:
-    """Return the file of a cell; names become words that every file system takes.
+    """Return the file of a cell; names become words that every file system takes, different ones for each.
 
     >>> cell_path(Path("out"), "vae", "box:8,8,12,12", 3).as_posix()
-    'out/vae/box-8-8-12-12/3.nc'
+    'out/vae/box-8-8-12-12-616d/3.nc'
     """
-    words = (re.sub(r"[^\w.]+", "-", name) for name in (approach, mask))
+    plain = [re.sub(r"[^\w.-]+", "-", name) for name in (approach, mask)]
+    words = [
+        word if word == name else f"{word}-{fingerprint(name)[:4]}"
+        for word, name in zip(plain, (approach, mask), strict=True)
+    ]
     return store.joinpath(*words) / f"{image}.nc"
 
 

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
 from posterior_inpainting.inference.comparison.named import approach_named, check_name
 from posterior_inpainting.inference.evaluation.held_out import check_held_out
-from posterior_inpainting.inference.store import fingerprint
+from posterior_inpainting.inference.fingerprint import fingerprint
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -38,6 +39,7 @@ def compare(
     seed: int = 0,
     store: str | Path | None = None,
     jobs: int = 1,
+    root: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Complete every image behind every mask by every approach, and score the hidden pixels.
@@ -53,12 +55,14 @@ def compare(
     budget
         Gradients of single chains that an approach may take for one image, warm-up included; no limit by default.
     seed
-        Of every cell: the same seed gives the same numbers, however many processes there are.
+        Of every cell: on one thread of torch, the same seed gives the same numbers, however many processes there are.
     store
         Folder that keeps every cell as it is done. The same call goes on where a killed one was; what was
         computed with other settings is computed anew.
     jobs
         Processes side by side, each with one thread.
+    root
+        Folder of Fashion-MNIST for the named approach that is fitted to it, where it is not found by itself.
     progress
         Whether to show a progress bar.
 
@@ -74,8 +78,9 @@ def compare(
     Raises
     ------
     ValueError
-        For an unknown approach, images that leave [0, 1] or do not fit a mask, a mask that hides nothing, or a
-        number below 1. An approach that fails on an image is no error: a warning names it.
+        For an unknown or repeated approach, one that cannot be sent to another process, images that leave [0, 1] or do
+        not fit a mask, a mask that hides nothing, or a number below 1. An approach that fails on an image is no
+        error: a warning names it.
 
     Examples
     --------
@@ -97,9 +102,8 @@ def compare(
     _check(approaches, images, masks, jobs)
     with gradient_budget(budget):  # raises here for a number that is none, and not once a cell
         pass
-    work = _Work(
-        approaches, images.detach().cpu(), masks, budget, seed, None if store is None else Path(store)
-    )
+    folder = None if store is None else Path(store)
+    work = _Work(approaches, images.detach().cpu(), masks, budget, seed, folder, root)
     where = [(name, mask, image) for image in range(len(images)) for mask in masks for name in approaches]
     done: dict[_Where, xr.Dataset] = {}
     errors: dict[_Where, str] = {}
@@ -133,6 +137,7 @@ class _Work:
     budget: int | None
     seed: int
     store: Path | None
+    root: str | Path | None = None
     made: dict[str, tuple[Approach, str]] = field(default_factory=dict)
 
     def compute(self, at: _Where) -> xr.Dataset | str:
@@ -157,7 +162,7 @@ class _Work:
         """Return an approach and the digest of its model."""
         if name not in self.made:
             known = self.approaches
-            approach = known[name] if isinstance(known, Mapping) else approach_named(name)
+            approach = known[name] if isinstance(known, Mapping) else approach_named(name, self.root)
             self.made[name] = approach, fingerprint(approach.model)
         return self.made[name]
 
@@ -170,12 +175,23 @@ def _computed(work: _Work, where: list[_Where], jobs: int) -> Iterator[tuple[_Wh
         return
     # Forked processes inherit locks of torch's threads; spawned ones start afresh. Pickled here, because
     # torch's own way between processes moves the caller's tensors to shared memory, from under their NumPy views.
-    context, sent = multiprocessing.get_context("spawn"), pickle.dumps(work)
+    context = multiprocessing.get_context("spawn")
+    try:
+        sent = pickle.dumps(work)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ValueError(
+            f"jobs={jobs}: an approach cannot be sent to another process ({error}); a function that makes a model "
+            "must stand at the top of its module, or use jobs=1"
+        ) from None
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(sent,)) as pool:
         waiting = {pool.submit(_compute, at): at for at in where}
         try:
             for future in as_completed(waiting):
-                yield waiting[future], future.result()
+                try:
+                    found = future.result()
+                except BrokenProcessPool as error:  # killed from outside, as for want of memory
+                    found = f"{type(error).__name__}: {error}"
+                yield waiting[future], found
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -243,6 +259,9 @@ def _attribute(done: dict[_Where, xr.Dataset], name: str, attribute: str) -> str
 def _check(approaches, images: Image, masks: Mapping[str, Mask], jobs: int) -> None:
     if not approaches or isinstance(approaches, str):
         raise ValueError(f"approaches={approaches!r}; expected name -> Approach, or a list of names")
+    twice = [name for name in approaches if list(approaches).count(name) > 1]
+    if twice:
+        raise ValueError(f"approach {twice[0]!r} is named more than once")
     for name in approaches:
         if isinstance(approaches, Mapping):
             if not isinstance(approaches[name], Approach):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.methods.chees import ChEES
@@ -38,8 +39,8 @@ def _untrained(observation: Observation) -> DeepImagePrior:
     return DeepImagePrior(observation.shape, Hourglass(observation.shape, channels=16, scales=2))
 
 
-def _linear_gaussian() -> Approach:
-    images = datasets.load("fashion-mnist", split="train")
+def _linear_gaussian(root: str | Path | None = None) -> Approach:
+    images = datasets.load("fashion-mnist", split="train", root=root)
     return Approach(LinearGaussian.fit(images[:10_000], latent=100), Exact(), draws=400, chains=1)
 
 
@@ -127,8 +128,8 @@ APPROACHES: dict[str, Callable[[], Approach]] = {
 }
 
 
-def approach_named(name: str) -> Approach:
-    """Make the approach of a name; its networks are loaded from the package, or data from where they are.
+def approach_named(name: str, root: str | Path | None = None) -> Approach:
+    """Make the approach of a name; networks are loaded from the package, training images from ``root``.
 
     Raises ``ValueError`` for an unknown name.
 
@@ -136,7 +137,8 @@ def approach_named(name: str) -> Approach:
     16
     """
     check_name(name)
-    return APPROACHES[name]()
+    make = APPROACHES[name]
+    return _linear_gaussian(root) if make is _linear_gaussian else make()
 
 
 def check_name(name: str) -> None:

@@ -77,13 +77,17 @@ def table(comparison: xr.Dataset, mask: str | None = None, rounded: bool = False
 
 
 def markdown(comparison: xr.Dataset, mask: str | None = None) -> str:
-    """Return :func:`table` in Markdown, restarts marked as such, best CRPS first."""
-    order = table(comparison, mask)["CRPS"].sort_values().index
+    """Return :func:`table` in Markdown, restarts and failed cells marked as such, best CRPS first."""
+    figures = table(comparison, mask)
+    order = figures["CRPS"].sort_values().index
+    cells = comparison["CRPS"].sizes["image"] * (comparison["CRPS"].sizes["mask"] if mask is None else 1)
     shown = table(comparison, mask, rounded=True).loc[order]
     kinds = dict(zip(comparison["approach"].to_numpy(), comparison["draws_are"].to_numpy(), strict=True))
     lines = ["| approach | " + " | ".join(shown.columns) + " |", "|---" * (1 + len(shown.columns)) + "|"]
     for name, row in shown.iterrows():
         label = f"{name} (restarts)" if kinds[name] == "restarts" else name
+        failed = int(figures["failed"][name])
+        label += f" ({failed} of {cells} failed)" if failed else ""
         lines.append(f"| {label} | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """Recipes of the three forms of pluralistic completion: how each was trained, measured and described.
 
-Their nets are of one size, a third of a million weights a part, and their trainings of one order, so that what differs
-is the form.
+Their trainings are of one order; the nets of the two-path form have half the weights of the others' parts, a third of a
+million, because its discriminators are trained beside them.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.tracing import is_bookkeeping
 from posterior_inpainting.inference.training.bayes_by_backprop import DivergenceWeight, uniform_weights
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask, check_image
@@ -80,7 +82,8 @@ def train(
     Raises
     ------
     ValueError
-        If the data have the wrong shape, nothing is trainable, or the loss stops being finite.
+        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss stops
+        being finite.
 
     Examples
     --------
@@ -104,7 +107,9 @@ def train(
     steps = epochs * len(sizes)
     stepper = optimiser(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
-    loss = TraceMeanField_ELBO() if loss is None else loss
+    if loss is None:
+        _check_reparametrised(guide, data[:1], None if targets is None else targets[:1])
+        loss = TraceMeanField_ELBO()
     shares = getattr(loss, "minibatch_weights", uniform_weights)(sizes).tolist()
     losses: list[float] = []
     bar = tqdm(total=steps, desc="training", disable=not progress, unit="step")
@@ -156,6 +161,20 @@ def _check_data(model: Callable, data: Tensor, targets: Tensor | None, masks: Ma
         raise ValueError(
             f"there are {len(data)} inputs and {len(targets)} targets; expected as many, above 0"
         )
+
+
+def _check_reparametrised(guide: Callable, images: Tensor, targets: Tensor | None) -> None:
+    """Refuse a discrete site: the gradient of the ELBO goes through the draws of the guide."""
+    arguments = (images,) if targets is None else (images, targets)
+    with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        sites = poutine.trace(guide).get_trace(*arguments).nodes.items()
+    for name, site in sites:
+        latent = site["type"] == "sample" and not site["is_observed"] and not is_bookkeeping(site)
+        if latent and not site["fn"].has_rsample:
+            raise ValueError(
+                f"the guide's site {name!r} has no reparametrised draws, which the ELBO needs; give the loss that its "
+                "model is trained by, such as loss=PixelCrossEntropy()"
+            )
 
 
 def _trainable(model: Callable, guide: Callable, images: Tensor, targets: Tensor | None) -> list[Tensor]:

@@ -7,6 +7,7 @@ which holds the discriminator's steepness down: without that the game need not s
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from dataclasses import dataclass, field
@@ -123,6 +124,11 @@ def train_gan(
     _check_networks(generator, discriminator, images, loss)
     start = time.perf_counter()
     count = math.ceil(len(images) / batch_size)
+    if epochs * count < critic_steps:
+        raise ValueError(
+            f"{epochs} epochs of {count} steps are fewer than the critic_steps={critic_steps} that come before one "
+            "of the generator; train longer"
+        )
     players = (discriminator, generator)
     steppers = [torch.optim.Adam(p.parameters(), lr=learning_rate, betas=(0.0, 0.99)) for p in players]
     schedules = [
@@ -130,7 +136,7 @@ def train_gan(
         for stepper, each in zip(steppers, (1, critic_steps), strict=True)
     ]
     average = copy.deepcopy(generator).requires_grad_(False)
-    record = AdversarialTraining([], [], [])
+    record = AdversarialTraining()
     step = moves = 0
     bar = tqdm(total=epochs * count, desc="adversarial training", disable=not progress, unit="step")
     with bar, torch.random.fork_rng(devices=[]):
@@ -160,7 +166,7 @@ def train_gan(
                 bar.update()
             record.losses.append(float(sums[0]) / count)
             record.distances.append(float(sums[1]) / count)
-            record.generator_losses.append(float(sums[2]) / max(1, generator_moves))
+            record.generator_losses.append(float(sums[2]) / generator_moves if generator_moves else math.nan)
             bar.set_postfix(distance=f"{record.distances[-1]:.3f}")
             if not bool(sums.isfinite().all()):
                 raise ValueError(
@@ -168,9 +174,7 @@ def train_gan(
                     f"{learning_rate} or a penalty above {penalty:g}"
                 )
     generator.load_state_dict(average.state_dict())
-    return AdversarialTraining(
-        record.losses, record.generator_losses, record.distances, time.perf_counter() - start
-    )
+    return dataclasses.replace(record, seconds=time.perf_counter() - start)
 
 
 def _codes(generator: Any, like: Tensor) -> Tensor:

@@ -121,11 +121,12 @@ class AutoregressiveImage(TorchDistribution):
 
     def log_conditionals(self, value: Image) -> Image:
         """Return log p of each pixel given those before it, seen ones too: ``(*batch, channel, row, column)``."""
-        graph = torch.is_grad_enabled()
-        if self._last.get("value") is not value or self._last["graph"] is not graph:
+        # The same pixels under the same weights: both may be changed in place, which counts their versions up.
+        state = torch.is_grad_enabled(), value._version, sum(p._version for p in self.network.parameters())
+        if self._last.get("value") is not value or self._last["state"] != state:
             check_image(value, tuple(self.event_shape))
             found = self._log_conditionals(self.complete(value))
-            self._last.update(value=value, log_prob=found, graph=graph)
+            self._last.update(value=value, log_prob=found, state=state)
         return self._last["log_prob"]
 
     def log_prob(self, value: Image) -> Tensor:

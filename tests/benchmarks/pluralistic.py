@@ -165,8 +165,9 @@ def write(rows: list[dict], calibrations: list[str], options: argparse.Namespace
         f"""# Three forms of pluralistic completion
 
 Fashion-MNIST test images {options.images}, hidden pixels only, 416 draws of each form, clipped to [0, 1]; the bundled
-weights, all of them of about a third of a million weights a part. {seconds / 60:.0f} minutes on one thread of
-{platform.machine()}, torch {torch.__version__}. Written by `tests/benchmarks/pluralistic.py`.
+weights: about 160,000 a part for the two-path form, 340,000 to 350,000 for the other two.
+{seconds / 60:.0f} minutes on one thread of {platform.machine()}, torch {torch.__version__}.
+Written by `tests/benchmarks/pluralistic.py`.
 
 - *two-path, as published*: z from p(z | x~), decoded, the seen pixels kept. *With pixel noise*: the same, and the noise
   that the reconstructive path leaves on training images.
