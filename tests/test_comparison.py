@@ -76,6 +76,14 @@ class Failing:
         return Variational().run(problem, draws=draws, chains=chains, seed=seed, progress=progress)
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A method that takes its process with it, as a system that is out of memory does."""
+
+    def run(self, problem, *, draws, chains, seed, progress):
+        os._exit(1)
+
+
 class TestDataSet:
     def test_dimensions(self, comparison, approaches):
         assert list(comparison["approach"].to_numpy()) == list(approaches)
@@ -292,6 +300,15 @@ class TestResuming:
             xr.load_dataset(tmp_path / name, engine="h5netcdf") for name in ("resumed.nc", "whole.nc")
         )
         assert resumed.drop_vars("seconds").equals(whole.drop_vars("seconds"))
+
+    def test_a_process_that_is_killed_is_an_error_of_its_cells(self, images):
+        code = LatentCode(pretrained.load("digits-vae-2d"))
+        bad = Approach(code, Killed())
+        with (
+            pytest.warns(UserWarning, match=r"cells failed .*BrokenProcessPool"),
+            pytest.raises(ValueError, match="every approach failed; the first said: BrokenProcessPool"),
+        ):
+            compare({"bad": bad}, images[:1], MASKS, jobs=2, progress=False)
 
     def test_processes_side_by_side_give_the_same(self, approaches, images):
         some = {name: approaches[name] for name in ("amortised", "restarts")}

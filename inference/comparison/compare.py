@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.budget import gradient_budget
 from posterior_inpainting.inference.comparison.approach import Approach
-from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
-from posterior_inpainting.inference.comparison.named import approach_named, check_name
+from posterior_inpainting.inference.comparison.named import check_name
+from posterior_inpainting.inference.comparison.work import Where, Work, computed
 from posterior_inpainting.inference.evaluation.held_out import check_held_out
-from posterior_inpainting.inference.fingerprint import fingerprint
-from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["compare"]
-
-_Where = tuple[str, str, int]
 
 
 def compare(
@@ -103,13 +93,13 @@ def compare(
     with gradient_budget(budget):  # raises here for a number that is none, and not once a cell
         pass
     folder = None if store is None else Path(store)
-    work = _Work(approaches, images.detach().cpu(), masks, budget, seed, folder, root)
+    work = Work(approaches, images.detach().cpu(), masks, budget, seed, folder, root)
     where = [(name, mask, image) for image in range(len(images)) for mask in masks for name in approaches]
-    done: dict[_Where, xr.Dataset] = {}
-    errors: dict[_Where, str] = {}
+    done: dict[Where, xr.Dataset] = {}
+    errors: dict[Where, str] = {}
     bar = tqdm(total=len(where), desc="comparing", unit="cell", disable=not progress)
     with bar:
-        for at, found in _computed(work, where, jobs):
+        for at, found in computed(work, where, jobs):
             if isinstance(found, str):
                 errors[at] = found
             else:
@@ -127,94 +117,7 @@ def compare(
     return _assembled(done, errors, work)
 
 
-@dataclass
-class _Work:
-    """Everything that a process needs to compute any cell; models are made at their first use."""
-
-    approaches: Mapping[str, Approach] | Sequence[str]
-    images: Image
-    masks: Mapping[str, Mask]
-    budget: int | None
-    seed: int
-    store: Path | None
-    root: str | Path | None = None
-    made: dict[str, tuple[Approach, str]] = field(default_factory=dict)
-
-    def compute(self, at: _Where) -> xr.Dataset | str:
-        """Read a cell or compute it; an error comes back as what it says."""
-        name, mask, image = at
-        try:
-            approach, model = self._approach(name)
-            truth = self.images[image]
-            cell = Cell(approach, Observation(truth, self.masks[mask]), truth, self.seed, self.budget)
-            signature = cell.signature(model)
-            path = None if self.store is None else cell_path(self.store, name, mask, image)
-            found = None if path is None else read_cell(path, signature)
-            if found is None:
-                found = cell.compute()
-                if path is not None:
-                    write_cell(path, found, signature)
-            return found
-        except Exception as error:  # one approach that fails must not lose the others, whatever it raises
-            return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-    def _approach(self, name: str) -> tuple[Approach, str]:
-        """Return an approach and the digest of its model."""
-        if name not in self.made:
-            known = self.approaches
-            approach = known[name] if isinstance(known, Mapping) else approach_named(name, self.root)
-            self.made[name] = approach, fingerprint(approach.model)
-        return self.made[name]
-
-
-def _computed(work: _Work, where: list[_Where], jobs: int) -> Iterator[tuple[_Where, xr.Dataset | str]]:
-    """Yield cells as they are done."""
-    if jobs == 1:
-        for at in where:
-            yield at, work.compute(at)
-        return
-    # Forked processes inherit locks of torch's threads; spawned ones start afresh. Pickled here, because
-    # torch's own way between processes moves the caller's tensors to shared memory, from under their NumPy views.
-    context = multiprocessing.get_context("spawn")
-    try:
-        sent = pickle.dumps(work)
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
-        raise ValueError(
-            f"jobs={jobs}: an approach cannot be sent to another process ({error}); a function that makes a model "
-            "must stand at the top of its module, or use jobs=1"
-        ) from None
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(sent,)) as pool:
-        waiting = {pool.submit(_compute, at): at for at in where}
-        try:
-            for future in as_completed(waiting):
-                try:
-                    found = future.result()
-                except BrokenProcessPool as error:  # killed from outside, as for want of memory
-                    found = f"{type(error).__name__}: {error}"
-                yield waiting[future], found
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-#: What a process of the pool works on, sent to it once.
-_work: _Work | None = None
-
-
-def _begin(sent: bytes) -> None:
-    global _work
-    _work = pickle.loads(sent)
-    torch.set_num_threads(1)
-
-
-def _compute(at: _Where) -> xr.Dataset | str:
-    assert _work is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _work.compute(at)
-
-
-def _assembled(done: dict[_Where, xr.Dataset], errors: dict[_Where, str], work: _Work) -> xr.Dataset:
+def _assembled(done: dict[Where, xr.Dataset], errors: dict[Where, str], work: Work) -> xr.Dataset:
     """Lay cells out over approach, mask and image; what failed is NaN."""
     names, masks, count = list(work.approaches), list(work.masks), len(work.images)
     done = {at: _as_picture(cell) for at, cell in done.items()}
@@ -252,7 +155,7 @@ def _blank(like: xr.Dataset) -> xr.Dataset:
     return like.map(lambda array: array.copy(data=values(array))).drop_attrs()
 
 
-def _attribute(done: dict[_Where, xr.Dataset], name: str, attribute: str) -> str:
+def _attribute(done: dict[Where, xr.Dataset], name: str, attribute: str) -> str:
     return next((cell.attrs[attribute] for (n, _, _), cell in done.items() if n == name), "")
 
 
