@@ -1,31 +1,30 @@
 """One inference layer for every model: draws, their diagnostics, scores and pictures."""
 
-from posterior_inpainting.inference import plots
-from posterior_inpainting.inference.blending import blend
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.compare import compare
-from posterior_inpainting.inference.convert import load, save
-from posterior_inpainting.inference.evaluation import calibration_plots, diagnostics, scores
+from posterior_inpainting.inference.evaluation import calibration_plots, diagnostics, plots, scores
 from posterior_inpainting.inference.evaluation.calibration import Calibration, calibrate
+from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.inference.evaluation.held_out import score_real
+from posterior_inpainting.inference.evaluation.pruning import prune, pruning_curve
 from posterior_inpainting.inference.infer import infer, infer_many, sample
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
-from posterior_inpainting.inference.methods.joint import Joint
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
+from posterior_inpainting.inference.methods.two_stage import Joint
 from posterior_inpainting.inference.methods.variational import Variational
-from posterior_inpainting.inference.store import recover
+from posterior_inpainting.inference.results.blending import blend
+from posterior_inpainting.inference.results.convert import load, save
+from posterior_inpainting.inference.results.store import recover
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
-from posterior_inpainting.inference.training.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.inference.training.noise_of_projections import fit_noise, project
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
-from posterior_inpainting.inference.training.pruning import prune, pruning_curve
 from posterior_inpainting.inference.training.train import Training, train
 from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
 from posterior_inpainting.inference.training.two_path import TwoPathObjective

@@ -13,14 +13,14 @@ from typing import Any
 import pyro
 import torch
 
-from posterior_inpainting.inference import convert
+from posterior_inpainting.inference.contract import Draws, Method, Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation import diagnostics
-from posterior_inpainting.inference.evaluation.independent import runs_together
-from posterior_inpainting.inference.fingerprint import fingerprint
-from posterior_inpainting.inference.methods.chains import run_kernel
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Draws, Method, Problem
-from posterior_inpainting.inference.store import Store
+from posterior_inpainting.inference.evaluation.thinning import runs_together
+from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import check_image, describe

@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, fields, files, geology, observations, pretrained
+from posterior_inpainting.models import datasets, fields, geology, image_files, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
@@ -58,7 +58,7 @@ __all__ = [
     "bayesian",
     "datasets",
     "fields",
-    "files",
+    "image_files",
     "geology",
     "observations",
     "pretrained",

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference import convert
+from posterior_inpainting.inference.results import convert
 
 IMAGE = ("channel", "row", "column")
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
+from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
-from posterior_inpainting.inference.methods.joint import Joint
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
+from posterior_inpainting.inference.methods.two_stage import Joint
 from posterior_inpainting.inference.methods.variational import Variational
-from posterior_inpainting.inference.problem import Method
 from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,
@@ -33,8 +33,8 @@ from posterior_inpainting.models import (
     PluralisticJoint,
     PluralisticTwoPath,
     datasets,
-    files,
     geology,
+    image_files,
     observations,
     pretrained,
 )
@@ -224,7 +224,7 @@ def image_named(name: str) -> tuple[Image, Mask | None]:
     (1, 28, 28)
     """
     if not name.startswith("sample:"):
-        return files.read_image(Path(name))
+        return image_files.read_image(Path(name))
     dataset, _, number = name.removeprefix("sample:").partition("/")
     if not number.isdigit():
         raise ValueError(f"{name!r} is not understood; expected sample:DATASET/NUMBER")

@@ -43,8 +43,8 @@ def complete(
         method_named,
         model_for,
     )
-    from posterior_inpainting.inference.convert import save
-    from posterior_inpainting.models import Observation, files
+    from posterior_inpainting.inference.results.convert import save
+    from posterior_inpainting.models import Observation, image_files
     from posterior_inpainting.models.shapes import check_image
 
     pixels, opaque = image_named(image)
@@ -62,16 +62,16 @@ def complete(
         if not ((pixels >= 0) & (pixels <= 1)).all():  # what is hidden may be anything, but is no truth then
             whole = None
     elif seen is not None:
-        known = files.read_mask(seen, pixels, "seen")
+        known = image_files.read_mask(seen, pixels, "seen")
     elif missing is not None:
-        known = files.read_mask(missing, pixels, "missing")
+        known = image_files.read_mask(missing, pixels, "missing")
     elif opaque is not None and not opaque.all():
         known = opaque
     else:
         raise ValueError(f"{image} has no transparent pixel; give --mask, --seen or --missing")
     check_seen(pixels, known)
     if truth is not None:
-        whole = files.read_image(truth)[0]
+        whole = image_files.read_image(truth)[0]
         check_image(whole, tuple(pixels.shape))
         check_values(whole[~known], "hidden pixels of the truth")
     check_folder(out)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from posterior_inpainting.inference import convert
-from posterior_inpainting.inference.budget import gradient_budget
 from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.evaluation.diversity import diversity
-from posterior_inpainting.inference.fingerprint import fingerprint
 from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
 

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.budget import gradient_budget
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.named import check_name
-from posterior_inpainting.inference.comparison.work import Where, Work, computed
+from posterior_inpainting.inference.comparison.processes import Where, Work, computed
+from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation.held_out import check_held_out
 from posterior_inpainting.models.shapes import Image, Mask
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.exact import Exact
-from posterior_inpainting.inference.methods.joint import Joint
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.optimum import MAP
+from posterior_inpainting.inference.methods.two_stage import Joint
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.models import (
     BayesianCompletion,

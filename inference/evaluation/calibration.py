@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.evaluation.scores import LEVELS
-from posterior_inpainting.inference.evaluation.simulation import figures_of_batch, simulate
+from posterior_inpainting.inference.evaluation.simulated_data import figures_of_batch, simulate
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
 from posterior_inpainting.inference.infer import _callers_state_kept, _check_run
-from posterior_inpainting.inference.problem import Method
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Mask, check_mask, describe
 

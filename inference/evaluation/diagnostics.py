@@ -12,8 +12,8 @@ import warnings
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference.convert import IMAGE_DIMS, arviz_statistic, group, pareto_khat
 from posterior_inpainting.inference.evaluation.verdict import Verdict, nested_rhat, verdict
+from posterior_inpainting.inference.results.convert import IMAGE_DIMS, arviz_statistic, group, pareto_khat
 
 __all__ = [
     "Verdict",

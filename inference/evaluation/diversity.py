@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from posterior_inpainting.inference.convert import group
 from posterior_inpainting.inference.evaluation.scores import flat, ssim
+from posterior_inpainting.inference.results.convert import group
 
 __all__ = ["diversity"]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.evaluation import diagnostics, scores
-from posterior_inpainting.inference.evaluation.independent import runs_together
+from posterior_inpainting.inference.evaluation.thinning import runs_together
 from posterior_inpainting.inference.infer import infer, infer_many
-from posterior_inpainting.inference.problem import Method
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from posterior_inpainting.inference.convert import group
+from posterior_inpainting.inference.results.convert import group
 from posterior_inpainting.models.shapes import Image, check_image
 
 __all__ = ["LEVELS", "coverage", "crps", "energy_score", "pit", "psnr", "score", "ssim"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference.convert import arviz_statistic, group
+from posterior_inpainting.inference.results.convert import arviz_statistic, group
 
 __all__ = ["Verdict", "nested_rhat", "verdict"]
 

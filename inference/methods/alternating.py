@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import DualAveraging
-from posterior_inpainting.inference.methods.chains import Kernel
+from posterior_inpainting.inference.methods.loop import Kernel
 from posterior_inpainting.inference.methods.trajectory import Point
-from posterior_inpainting.inference.potential import Potential
 
 __all__ = ["Alternating"]
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import (
     Ascent,
     DualAveraging,
@@ -28,9 +29,9 @@ from posterior_inpainting.inference.methods.adaptation import (
     check_metric,
     windows,
 )
-from posterior_inpainting.inference.methods.chains import Kernel
+from posterior_inpainting.inference.methods.loop import Kernel
 from posterior_inpainting.inference.methods.optimum import climb
-from posterior_inpainting.inference.methods.starts import from_guide
+from posterior_inpainting.inference.methods.starting_points import from_guide
 from posterior_inpainting.inference.methods.trajectory import (
     Point,
     Proposal,
@@ -39,7 +40,6 @@ from posterior_inpainting.inference.methods.trajectory import (
     metropolis,
     trajectory,
 )
-from posterior_inpainting.inference.potential import Potential
 
 __all__ = ["ChEES"]
 

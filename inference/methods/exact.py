@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.methods.variational import draw_from_guide
-from posterior_inpainting.inference.problem import Draws, Problem
 
 __all__ = ["Exact"]
 

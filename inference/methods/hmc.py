@@ -16,8 +16,8 @@ from pyro.infer import NUTS as PyroNUTS
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.density.potential import Potential
 
 __all__ = ["HMC", "NUTS"]
 

@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import (
     DualAveraging,
     Metric,
@@ -25,7 +26,7 @@ from posterior_inpainting.inference.methods.adaptation import (
     check_metric,
     windows,
 )
-from posterior_inpainting.inference.methods.chains import DivergedError, Kernel
+from posterior_inpainting.inference.methods.loop import DivergedError, Kernel
 from posterior_inpainting.inference.methods.optimum import climb
 from posterior_inpainting.inference.methods.trajectory import (
     Point,
@@ -34,7 +35,6 @@ from posterior_inpainting.inference.methods.trajectory import (
     metropolis,
     trajectory,
 )
-from posterior_inpainting.inference.potential import Potential
 
 __all__ = ["MALA", "ULA"]
 

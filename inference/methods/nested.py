@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.evaluation.independent import autocorrelation_time, runs_together
+from posterior_inpainting.inference.contract import Draws, Method, Problem
+from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time, runs_together
 from posterior_inpainting.inference.methods.bridging import evidences
-from posterior_inpainting.inference.methods.chains import run_kernel
 from posterior_inpainting.inference.methods.chees import ChEES
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Draws, Method, Problem
+from posterior_inpainting.inference.methods.loop import run_kernel
 from posterior_inpainting.models.code_and_weights import WeightDraws
 
 __all__ = ["Nested", "NestedDraws", "nested_draws"]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.budget import affordable
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.density.budget import affordable
+from posterior_inpainting.inference.density.potential import Potential
 
 __all__ = ["MAP", "climb"]
 

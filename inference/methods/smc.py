@@ -21,10 +21,10 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.contract import Draws, DrawsAre, Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import Moments
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Draws, DrawsAre, Problem
 
 __all__ = ["TemperedSMC", "pooled_evidence"]
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods import chees
 from posterior_inpainting.inference.methods.adaptation import windows
-from posterior_inpainting.inference.methods.chains import Kernel
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.loop import Kernel
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate
-from posterior_inpainting.inference.potential import Potential
 
 __all__ = ["ParallelTempering"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
-from posterior_inpainting.inference.potential import Potential
 
 __all__ = ["Point", "Proposal", "evaluate", "first_step_size", "metropolis", "trajectory"]
 

@@ -19,9 +19,9 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNorm
 from torch import nn
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.budget import affordable, spend
-from posterior_inpainting.inference.problem import Draws, Problem
-from posterior_inpainting.inference.tracing import (
+from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.density.budget import affordable, spend
+from posterior_inpainting.inference.density.tracing import (
     batched_trace,
     draws_of,
     latent_sites,

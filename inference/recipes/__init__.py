@@ -9,8 +9,8 @@ from posterior_inpainting.inference.recipes.generators import GENERATOR_RECIPES,
 from posterior_inpainting.inference.recipes.geology import GEOLOGY_RECIPES, train_geology
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES, train_pixels
 from posterior_inpainting.inference.recipes.pluralistic import PLURALISTIC_RECIPES, train_pluralistic
-from posterior_inpainting.inference.recipes.priors import RECIPES, train_prior
-from posterior_inpainting.inference.recipes.weights import WEIGHT_RECIPES, train_weights
+from posterior_inpainting.inference.recipes.random_weights import WEIGHT_RECIPES, train_weights
+from posterior_inpainting.inference.recipes.variational_autoencoders import RECIPES, train_prior
 
 __all__ = ["TRAINERS", "train_bundled"]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from posterior_inpainting.inference.recipes.card import figures_table, machine, settings_table
-from posterior_inpainting.inference.training.bounds import bounds
-from posterior_inpainting.inference.training.noise_of_projections import FittedNoise, fit_noise, project
-from posterior_inpainting.inference.training.quality_of_samples import (
+from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.inference.evaluation.quality_of_samples import (
     class_shares,
     coverage_of_real,
     frechet_distance,
 )
+from posterior_inpainting.inference.recipes.model_card import figures_table, machine, settings_table
+from posterior_inpainting.inference.training.noise_of_projections import FittedNoise, fit_noise, project
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
 from posterior_inpainting.models import LatentCode, datasets, observations, pretrained

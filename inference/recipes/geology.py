@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from posterior_inpainting.inference.recipes.card import machine, settings_table
-from posterior_inpainting.inference.training.bounds import bounds
+from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.inference.recipes.model_card import machine, settings_table
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, pretrained
 from posterior_inpainting.models.geology.meandering_channels import MeanderingChannels

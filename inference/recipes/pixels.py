@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posterior_inpainting.inference.recipes.card import machine, settings_table
+from posterior_inpainting.inference.recipes.model_card import machine, settings_table
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import datasets, observations, pretrained

@@ -17,8 +17,8 @@ from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
-from posterior_inpainting.inference.recipes.card import figures_table, machine, settings_table
-from posterior_inpainting.inference.training.bounds import bounds
+from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.inference.recipes.model_card import figures_table, machine, settings_table
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.inference.training.two_path import TwoPathObjective
 from posterior_inpainting.models import datasets, observations, pretrained

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.optimum import climb
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import LatentCode
 from posterior_inpainting.models.shapes import Code, Image, check_image, describe
 

@@ -14,7 +14,7 @@ from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.tracing import is_bookkeeping
+from posterior_inpainting.inference.density.tracing import is_bookkeeping
 from posterior_inpainting.inference.training.bayes_by_backprop import DivergenceWeight, uniform_weights
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask, check_image

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from posterior_inpainting.inference import train
-from posterior_inpainting.inference.recipes import priors
-from posterior_inpainting.inference.training.bounds import bounds
+from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.inference.recipes import variational_autoencoders
 from posterior_inpainting.models import datasets
 
 VARIANTS = {
@@ -39,7 +39,9 @@ def main() -> None:
     images, held_out = (datasets.load("fashion-mnist", split) for split in ("train", "test"))
     made = {}
     for name, change in VARIANTS.items():
-        recipe = replace(priors.RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change)
+        recipe = replace(
+            variational_autoencoders.RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change
+        )
         vae = recipe.networks(tuple(images.shape[1:]))
         train(
             vae,
@@ -60,7 +62,7 @@ def main() -> None:
     cheapest = None
     for name, (recipe, vae, found) in made.items():
         weights = sum(p.numel() for p in vae.decoder.parameters())
-        cost = priors.gradient_cost(vae.decoder.requires_grad_(False))
+        cost = variational_autoencoders.gradient_cost(vae.decoder.requires_grad_(False))
         cheapest = cheapest or cost
         lines.append(
             f"| {name} | {recipe.latent} | {'-'.join(map(str, recipe.widths))} | {weights:,} | {found.elbo:.1f} "

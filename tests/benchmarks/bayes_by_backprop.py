@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from posterior_inpainting.inference.evaluation.pruning import pruning_curve
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop, DivergenceWeight
-from posterior_inpainting.inference.training.pruning import pruning_curve
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import datasets
 from posterior_inpainting.models.random_weights.layers import bayesian

@@ -37,8 +37,8 @@ from posterior_inpainting.inference import (
     sample,
     scores,
 )
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Problem
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.models import DeepImagePrior, Observation, observations
 from posterior_inpainting.models.fields import DeepImagePriorKernel
 from posterior_inpainting.models.networks import Hourglass

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from posterior_inpainting.inference import MAP, TemperedSMC
+from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.evaluation.scores import LEVELS, coverage, crps
-from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import LatentCode, pretrained
 from posterior_inpainting.models.geology.meandering_channels import MeanderingChannels
 from posterior_inpainting.models.geology.nearest_measurement import RADII, NearestMeasurement

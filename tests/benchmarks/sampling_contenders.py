@@ -25,8 +25,8 @@ from pyro.infer import MCMC, NUTS
 from pyro.ops import integrator
 
 from posterior_inpainting.inference import ChEES
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Problem
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.models import LatentCode, Observation
 
 

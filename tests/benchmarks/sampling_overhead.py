@@ -7,10 +7,10 @@ from statistics import median
 
 import torch
 
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
 from posterior_inpainting.inference.methods.trajectory import evaluate, trajectory
-from posterior_inpainting.inference.potential import Potential
-from posterior_inpainting.inference.problem import Problem
 from posterior_inpainting.models import LatentCode, Observation
 
 

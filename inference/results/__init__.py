@@ -1,0 +1,1 @@
+"""What becomes of draws: ArviZ groups, stores on disk, fingerprints of what made them."""

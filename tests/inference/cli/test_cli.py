@@ -1,0 +1,537 @@
+import csv
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from posterior_inpainting.inference import cli, load
+from posterior_inpainting.inference.cli import catalogue
+from posterior_inpainting.inference.cli.catalogue import (
+    image_named,
+    mask_named,
+    method_named,
+    model_for,
+    model_named,
+)
+from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.models import datasets, geology, observations, pretrained
+
+DIGIT = "sample:digits/3"
+FAST = ("--model", "digits-vae-2d", "--method", "amortised", "--draws", "20", "--chains", "2")
+COMPARE = (
+    "compare",
+    "--dataset",
+    "digits",
+    "--mask",
+    "half:bottom",
+    "--approach",
+    "gaussian-process",
+    "--jobs",
+    "1",
+)
+FILES = {"completions.png", "posterior.nc", "summary.csv"}
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["posterior-inpainting", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
+
+    return run
+
+
+def table(folder):
+    with (folder / "summary.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["quantity", "value"]
+    return {name: float(value) for name, value in rows[1:]}
+
+
+def test_help_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "posterior_inpainting.inference.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert all(word in done.stdout for word in ("complete", "train", "missing pixels"))
+
+
+class TestComplete:
+    def test_a_sample(self, run, tmp_path):
+        code, out, _ = run("complete", DIGIT, "--mask", "half:bottom", *FAST, "--out", "deep/out")
+        assert code == 0
+        assert "Wrote completions.png, posterior.nc and summary.csv to deep/out/" in out
+        folder = tmp_path / "deep/out"
+        assert {file.name for file in folder.iterdir()} == FILES
+        assert {file.name for file in tmp_path.iterdir()} == {"deep"}
+        with Pillow.open(folder / "completions.png") as picture:
+            assert min(picture.size) > 100
+        posterior = load(folder / "posterior.nc")
+        image = datasets.load("digits")[3]
+        mask = observations.half(image.shape, hide="bottom")
+        drawn = group(posterior, "posterior_predictive")["image"].to_numpy()
+        assert drawn.shape == (2, 20, 1, 8, 8)
+        assert (drawn[..., mask.numpy()] == image[mask].numpy()).all()
+        figures = table(folder)
+        assert figures["draws"] == 40
+        assert {"Pareto k-hat", "CRPS", "coverage 90%"} <= set(figures)
+        assert f"{figures['CRPS']:.4g}" in out
+
+    @pytest.mark.parametrize(
+        ("model", "words", "method"),
+        [("gp", ("--draws", 10, "--chains", 2), "Exact"), ("dip", ("--draws", 3, "--chains", 2), "MALA")],
+    )
+    def test_models_that_need_no_training(self, model, words, method, run, tmp_path):
+        code, out, _ = run(
+            "complete", DIGIT, "--mask", "scatter:0.5", "--model", model, *words, "--out", "out"
+        )
+        assert code == 0
+        assert f"by {method}:" in out
+        completion = group(load(tmp_path / "out/posterior.nc"), "posterior")["completion"]
+        assert completion.shape == (2, words[1], 1, 8, 8)
+        assert table(tmp_path / "out")["CRPS"] < 0.5
+
+    def test_the_same_seed_gives_the_same_draws(self, run, tmp_path):
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            assert run("complete", DIGIT, "--mask", "half:top", *FAST, "--seed", seed, "--out", name)[0] == 0
+        first, again, other = (
+            group(load(tmp_path / n / "posterior.nc"), "posterior")["z"].to_numpy() for n in "abc"
+        )
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+    @pytest.mark.parametrize("kind", ["seen", "missing", "transparent", "mask"])
+    def test_ways_to_say_what_is_missing(self, kind, run, tmp_path):
+        pixels = RANDOM.integers(0, 256, (8, 8), np.uint8)
+        known = RANDOM.random((8, 8)) < 0.5
+        Pillow.fromarray(pixels).save("a.png")
+        np.save("known.npy", known)
+        Pillow.fromarray(np.stack([pixels, np.where(known, 255, 0).astype(np.uint8)], -1)).save("rgba.png")
+        words = {
+            "seen": ("a.png", "--seen", "known.npy"),
+            "missing": ("a.png", "--missing", "known.npy"),
+            "transparent": ("rgba.png",),
+            "mask": ("a.png", "--mask", "grid:2"),
+        }
+        expected = {"missing": ~known, "mask": observations.grid((1, 8, 8), 2)[0].numpy()}.get(kind, known)
+        assert run("complete", *words[kind], *FAST, "--out", "out")[0] == 0
+        posterior = load(tmp_path / "out" / "posterior.nc")
+        np.testing.assert_array_equal(group(posterior, "constant_data")["mask"][0], expected)
+        # Only a mask of ours hides what is known, so that there is something to score against.
+        assert ("CRPS" in table(tmp_path / "out")) == (kind == "mask")
+
+    def test_truth(self, run, tmp_path):
+        image = datasets.load("digits")[3][0].numpy()
+        np.save("truth.npy", image)
+        np.save("holes.npy", np.where(np.arange(8)[:, None] < 4, image, np.nan))
+        common = ("--mask", "half:bottom", *FAST, "--out")
+        assert run("complete", "truth.npy", *common, "a")[0] == 0
+        assert run("complete", "holes.npy", "--truth", "truth.npy", *common, "b")[0] == 0
+        figures, again = table(tmp_path / "a"), table(tmp_path / "b")
+        assert {k: v for k, v in figures.items() if k != "wall_time_s"} == pytest.approx(
+            {k: v for k, v in again.items() if k != "wall_time_s"}
+        )
+
+    @pytest.mark.parametrize("hidden", [np.nan, np.inf, 7.0])
+    def test_hidden_values_may_be_anything_and_are_no_truth_then(self, hidden, run, tmp_path):
+        image = datasets.load("digits")[3][0].numpy().copy()
+        image[4:] = hidden
+        np.save("holes.npy", image)
+        assert run("complete", "holes.npy", "--mask", "half:bottom", *FAST, "--out", "out")[0] == 0
+        assert "CRPS" not in table(tmp_path / "out")
+
+    def test_restarts(self, run, tmp_path):
+        words = ("--model", "digits-linear", "--method", "map", "--out", "out")
+        code, out, _ = run("complete", DIGIT, "--mask", "box:2,2,3,3", *words)
+        assert code == 0
+        assert "LinearGaussian by MAP" in out
+        figures = table(tmp_path / "out")
+        assert "PSNR of the best restart (oracle, dB)" in figures
+        assert "coverage 90%" not in figures
+
+    def test_an_older_result_is_replaced_and_other_files_stay(self, run, tmp_path):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "summary.csv").write_text("old")
+        (folder / "notes.txt").write_text("mine")
+        assert run("complete", DIGIT, "--mask", "half:top", *FAST, "--out", "out")[0] == 0
+        assert table(folder)["draws"] == 40
+        assert (folder / "notes.txt").read_text() == "mine"
+
+
+def weights(change):
+    """A copy of the bundled weights of which one file was changed, in place of the bundled ones."""
+
+    def prepare(monkeypatch, folder):
+        shutil.copytree(pretrained._bundled(), folder / "weights")
+        path = folder / "weights" / "digits-vae-2d.decoder.safetensors"
+        path.write_bytes(change(path.read_bytes()))
+        monkeypatch.setattr(pretrained, "_bundled", lambda: folder / "weights")
+
+    return prepare
+
+
+def array(pixels, name="a.npy"):
+    return lambda monkeypatch, folder: np.save(folder / name, pixels)
+
+
+def content(data, name):
+    return lambda monkeypatch, folder: (folder / name).write_bytes(data)
+
+
+def idx_without_labels(monkeypatch, folder):
+    (folder / "idx").mkdir()
+    for prefix in ("train", "t10k"):
+        header = b"\x00\x00\x08\x03" + struct.pack(">3I", 2, 28, 28)
+        (folder / "idx" / f"{prefix}-images-idx3-ubyte").write_bytes(header + bytes(2 * 28 * 28))
+
+
+def idx_of_garbage(monkeypatch, folder):
+    (folder / "idx").mkdir()
+    (folder / "idx" / "train-images-idx3-ubyte").write_bytes(b"<html>no such page</html>")
+
+
+def no_network(monkeypatch, folder):
+    def fetch(*args, **kwargs):
+        raise OSError("Name or service not known\nat all")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
+
+
+def nothing(monkeypatch, folder):
+    pass
+
+
+HALF = np.where(np.arange(8)[:, None] < 4, 0.5, np.nan) * np.ones((8, 8))
+SEEN = ("--mask", "half:bottom")
+TRAIN = ("train", "fashion-mnist-vae", "--root", "idx")
+BAD = {
+    # name: what is prepared, words of the command line, words of the message
+    "shape": (nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "(1, 8, 8); expected (1, 28, 28)"),
+    "channels": (array(np.zeros((8, 8, 3), np.uint8)), ("a.npy", *SEEN, *FAST), "(3, 8, 8); expected (1, 8, 8)"),
+    "mask of another size": (array(np.ones((8, 9))), (DIGIT, "--seen", "a.npy", *FAST), "8 x 9 pixels; the image"),
+    "NaN": (array(HALF), ("a.npy", "--mask", "half:top", *FAST), "32 seen pixels are NaN"),
+    "infinite": (array(np.full((8, 8), np.inf)), ("a.npy", *SEEN, *FAST), "NaN or infinite"),
+    "above 1": (array(np.full((8, 8), 200.0)), ("a.npy", *SEEN, *FAST), "run from 200 to 200"),
+    "below 0": (array(np.full((8, 8), -0.5)), ("a.npy", *SEEN, *FAST), "run from -0.5 to -0.5"),
+    "nothing seen": (nothing, (DIGIT, "--mask", "box:0,0,8,8", *FAST), "hides every pixel"),
+    "nothing hidden": (nothing, (DIGIT, "--mask", "scatter:1", *FAST), "hides nothing"),
+    "no image": (content(b"hello\nthere\n", "a.png"), ("a.png", *SEEN, *FAST), "a.png cannot be read"),
+    "no mask": (content(b"hello\n", "m.png"), (DIGIT, "--missing", "m.png", *FAST), "m.png cannot be read"),
+    "truncated NPY": (content(b"\x93NUMPY\x01\x00", "a.npy"), ("a.npy", *SEEN, *FAST), "a.npy cannot be read"),
+    "absent": (nothing, ("absent.png", *SEEN, *FAST), "no file absent.png"),
+    "absent mask": (nothing, (DIGIT, "--seen", "absent.png", *FAST), "no file absent.png"),
+    "NPY of another shape": (array(np.zeros(64)), ("a.npy", *SEEN, *FAST), "has shape (64,)"),
+    "truth of another shape": (array(np.zeros((9, 8))), (DIGIT, *SEEN, "--truth", "a.npy", *FAST), "(1, 9, 8)"),
+    "truth outside": (array(np.full((8, 8), 2.0)), (DIGIT, *SEEN, "--truth", "a.npy", *FAST), "of the truth run"),
+    "tampered weights": (
+        weights(lambda data: data[:-1] + bytes([data[-1] ^ 1])), (DIGIT, *SEEN, *FAST), "damaged or was changed",
+    ),
+    "truncated weights": (weights(lambda data: data[:1000]), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
+    "empty weights": (weights(lambda data: b""), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
+    "model": (nothing, (DIGIT, *SEEN, "--model", "dcgan"), "unknown model 'dcgan'; there are digits-vae-2d"),
+    "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "gibbs"), "unknown method 'gibbs'; there are "),
+    "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "has no exact posterior"),
+    "mask": (nothing, (DIGIT, "--mask", "star:3", *FAST), "unknown mask 'star:3'; there are box:TOP"),
+    "mask without numbers": (nothing, (DIGIT, "--mask", "box", *FAST), "expected box:TOP,LEFT"),
+    "mask with too few": (nothing, (DIGIT, "--mask", "box:1,2", *FAST), "too few numbers"),
+    "mask with too many": (nothing, (DIGIT, "--mask", "grid:1,2", *FAST), "expected grid:FACTOR"),
+    "mask with words": (nothing, (DIGIT, "--mask", "scatter:lots", *FAST), "expected scatter:SHARE"),
+    "mask outside": (nothing, (DIGIT, "--mask", "box:5,5,9,9", *FAST), "reaches outside"),
+    "dataset": (nothing, ("sample:cifar/1", *SEEN, *FAST), "unknown data set 'cifar'"),
+    "sample without number": (nothing, ("sample:digits", *SEEN, *FAST), "expected sample:DATASET/NUMBER"),
+    "sample beyond the last": (nothing, ("sample:digits/297", *SEEN, *FAST), "digits has images 0..296"),
+    "no network": (no_network, ("sample:mnist/1", *SEEN, *FAST), "mnist is not on this machine"),
+    "chains": (nothing, (DIGIT, *SEEN, *FAST, "--chains", "0"), "chains=0"),
+    "draws": (nothing, (DIGIT, *SEEN, *FAST, "--draws", "0"), "draws=0"),
+    "negative draws": (nothing, (DIGIT, *SEEN, *FAST, "--draws", "-5"), "draws=-5"),
+    "two masks": (array(np.ones((8, 8))), (DIGIT, *SEEN, "--seen", "a.npy", *FAST), "--mask and --seen are given"),
+    "three masks": (
+        array(np.ones((8, 8))), (DIGIT, *SEEN, "--seen", "a.npy", "--missing", "a.npy", *FAST), "--seen and --missing",
+    ),
+    "no mask given": (nothing, (DIGIT, *FAST), "no transparent pixel; give --mask, --seen or --missing"),
+    "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
+    "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
+    "prior": (nothing, ("train", "imagenet-vae"), "unknown prior 'imagenet-vae'; there are recipes for digits-vae-2d"),
+    "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown approach 'dcgan'; there are linear-gaussian"),
+    "images beyond the last": (nothing, (*COMPARE, "--images", "0-297"), "digits has images 0-296"),
+    "images in words": (nothing, (*COMPARE, "--images", "some"), "expected FIRST-LAST or a number"),
+    "jobs": (nothing, (*COMPARE, "--jobs", "0"), "jobs=0; expected a whole number"),
+    "mask of a comparison": (nothing, (*COMPARE, "--mask", "box:5,5,9,9"), "reaches outside"),
+    "budget": (nothing, (*COMPARE, "--budget", "0"), "budget=0; expected a whole number of gradients"),
+    "IDX folder without labels": (idx_without_labels, TRAIN, "idx has neither train-labels-idx1-ubyte nor"),
+    "IDX folder that is not there": (nothing, TRAIN, "idx has neither train-images-idx3-ubyte nor"),
+    "IDX file of garbage": (idx_of_garbage, TRAIN, "is not an IDX file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_one_line_and_leave_nothing(name, run, monkeypatch, tmp_path):
+    prepare, words, message = BAD[name]
+    prepare(monkeypatch, tmp_path)
+    before = {file.name for file in tmp_path.iterdir()}
+    code, out, error = run(
+        *(words if words[0] in ("train", "compare") else ("complete", *words)), "--out", "out"
+    )
+    assert code == 2
+    assert error.startswith("posterior-inpainting: ")
+    assert error.count("\n") == 1
+    assert error.endswith("\n")
+    assert message in error
+    assert out == ""
+    assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch, tmp_path):
+    def full(idata, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("posterior_inpainting.inference.results.convert.save", full)
+    code, _, error = run("complete", DIGIT, *SEEN, *FAST, "--out", "out")
+    assert code == 2
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_is_a_file(run, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, error = run("complete", DIGIT, *SEEN, *FAST, "--out", "out")
+    assert code == 2
+    assert error == "posterior-inpainting: --out out is a file; expected a folder\n"
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("complete", DIGIT, "--maks", "half:bottom"),
+        ("complete", DIGIT, "--draws", "many"),
+        ("complete",),
+        ("train", "digits-vae-2d"),
+        ("paint",),
+        (),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(words, run, tmp_path):
+    code, _, error = run(*words)
+    assert code == 2
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_ours_is_not_hidden(monkeypatch, tmp_path):
+    """Only mistakes of the caller become one line; a bug keeps its traceback."""
+
+    def broken(name):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(catalogue, "method_named", broken)
+    monkeypatch.setattr(
+        sys, "argv", ["posterior-inpainting", "complete", DIGIT, *SEEN, "--out", str(tmp_path / "out")]
+    )
+    with pytest.raises(TypeError, match="a bug"):
+        cli.main()
+
+
+def test_compare(run, tmp_path):
+    """Tables, sheets and the data set; cells stay, so that the second call computes nothing."""
+    words = (*COMPARE, "--mask", "scatter:0.3", "--images", "5-6", "--out", "out")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert "gaussian-process" in out
+    files = {"comparison.nc", "table.md", "scores.csv", "comparison-1.png", "comparison-2.png", "cells"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.nc")}
+    assert len(cells) == 4
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("| gaussian-process |") == 3
+    code, again, _ = run(*words)
+    assert (code, again) == (0, out)
+    assert all(path.stat().st_mtime_ns == before for path, before in cells.items())
+
+
+def test_train_writes_the_card(monkeypatch, run):
+    asked = []
+    monkeypatch.setattr(
+        "posterior_inpainting.inference.recipes.train_bundled",
+        lambda *given: asked.append(given) or "# card",
+    )
+    code, out, _ = run("train", "digits-vae-2d", "--out", "here")
+    assert (code, out) == (0, "# card\n")
+    assert [tuple(map(str, given)) for given in asked] == [("digits-vae-2d", "here", "None")]
+
+
+class TestCatalogue:
+    shape = (3, 8, 10)
+
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            ("box:1,2,3,4", lambda s: observations.box(s, 1, 2, 3, 4)),
+            ("half:left", lambda s: observations.half(s, "left")),
+            ("strokes:2,3", lambda s: observations.strokes(s, 2, 3)),
+            ("strokes:2,3,7", lambda s: observations.strokes(s, 2, 3, 7)),
+            ("blobs:2", lambda s: observations.blobs(s, 2)),
+            ("blobs:2,7", lambda s: observations.blobs(s, 2, 7)),
+            ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
+            ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
+            ("grid:3", lambda s: observations.grid(s, 3)),
+            ("wells:3", lambda s: geology.wells(s, 3)),
+            ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
+            ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
+            ("channels:1", lambda s: observations.channels(s, 1)),
+            ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
+        ],
+    )
+    def test_masks(self, spec, expected):
+        assert torch.equal(mask_named(spec, self.shape), expected(self.shape))
+
+    def test_every_maker_has_a_name(self):
+        makers = set(observations.__all__) - {"Observation", "random_masks"}
+        assert makers | {"wells", "columns"} == set(catalogue._MASKS)
+
+    @pytest.mark.parametrize("name", catalogue.MODELS)
+    def test_models(self, name):
+        others = {"natural-linear": (3, 8, 8), "river-channels": (1, 64, 64)}
+        shape = others.get(name, (1, 8, 8) if name.startswith("digits") else (1, 28, 28))
+        assert tuple(model_named(name, shape).image_shape) == shape
+
+    @pytest.mark.parametrize("name", catalogue.FITTED)
+    def test_models_of_one_image(self, name):
+        seen = observations.Observation(datasets.load("digits")[0], observations.scatter((1, 8, 8), 0.5))
+        assert tuple(model_for(name, seen).image_shape) == (1, 8, 8)
+        with pytest.raises(ValueError, match=f"{name} is made for one image; only `complete` takes it"):
+            model_named(name, (1, 8, 8))
+
+    @pytest.mark.parametrize("name", catalogue.METHODS)
+    def test_methods(self, name):
+        assert callable(method_named(name).run)
+
+    def test_patches_of_the_size_of_the_image(self):
+        assert model_named("digits-linear", (1, 6, 6)).image_shape == (1, 6, 6)
+
+    def test_samples(self):
+        assert torch.equal(
+            image_named("sample:fashion-mnist/63")[0], datasets.load("fashion-mnist-samples")[63]
+        )
+        assert torch.equal(image_named("sample:digits/5")[0], datasets.load("digits")[5])
+        assert torch.equal(image_named("sample:natural/1")[0], datasets.load("natural")[1])
+
+
+class TestCalibrate:
+    WORDS = ("calibrate", "--mask", "half:bottom", "--datasets", "30", "--chains", "2")
+
+    def test_a_guide_and_its_verdicts(self, run, tmp_path):
+        code, out, _ = run(*self.WORDS, "--model", "digits-linear", "--method", "exact", "--out", "out")
+        assert code == 0
+        assert "LinearGaussian by Exact: 30 data sets, ranks among 120 draws" in out
+        assert "SBC  inside the 95% band" in out
+        assert "TARP inside the 95% band" in out
+        folder = tmp_path / "out"
+        assert {file.name for file in folder.iterdir()} == {"ranks.png", "tarp.png", "calibration.csv"}
+        with (folder / "calibration.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 30
+        assert {row["draws"] for row in rows} == {"120"}
+        assert all(0 <= int(row["rank of z[0]"]) <= 120 for row in rows)
+        with Pillow.open(folder / "ranks.png") as picture:
+            assert min(picture.size) > 100
+
+    def test_a_wrong_posterior_is_called_so(self, run):
+        words = ("--model", "digits-vae-2d", "--method", "amortised", "--datasets", "150", "--out", "out")
+        code, out, _ = run(*self.WORDS, *words)
+        assert code == 0
+        assert "SBC  OUTSIDE the 95% band" in out
+        assert "z[0]" in out
+
+    def test_a_short_warmup(self, run):
+        words = ("--warmup", "20", "--draws", "5", "--datasets", "10", "--seed", "4", "--out", "out")
+        assert run(*self.WORDS, *words)[0] == 0
+
+
+class TestScore:
+    WORDS = ("score", "--dataset", "digits", *FAST[:4], "--out", "out")
+
+    def test_a_row_an_image_and_mask(self, run, tmp_path):
+        masks = ("--mask", "half:bottom", "--mask", "scatter:0.3")
+        code, out, _ = run(*self.WORDS, "--images", "5-7", *masks)
+        assert code == 0
+        assert "digits 5-7, mean and standard error over images" in out
+        folder = tmp_path / "out"
+        assert {file.name for file in folder.iterdir()} == {"scores.csv", "summary.csv"}
+        with (folder / "scores.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["mask"], row["image"]) for row in rows] == [
+            (mask, str(image)) for mask in ("half:bottom", "scatter:0.3") for image in (5, 6, 7)
+        ]
+        mean = np.mean([float(row["CRPS"]) for row in rows[:3]])
+        assert f"{mean:.4g}" in out
+
+    def test_one_image_equals_complete(self, run, tmp_path):
+        draws = ("--draws", "200", "--chains", "2")
+        assert run(*self.WORDS, "--images", "3", "--mask", "half:bottom", *draws)[0] == 0
+        words = ("complete", DIGIT, "--mask", "half:bottom", *FAST[:4], *draws, "--out", "one")
+        assert run(*words)[0] == 0
+        with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["CRPS"]) == pytest.approx(table(tmp_path / "one")["CRPS"])
+
+
+WRONG = {
+    "calibrate, model": (("calibrate", "--model", "dcgan"), "unknown model 'dcgan'"),
+    "calibrate, method": (("calibrate", "--method", "gibbs"), "unknown method 'gibbs'"),
+    "calibrate, mask": (("calibrate", "--mask", "star:3"), "unknown mask 'star:3'"),
+    "calibrate, nothing hidden": (("calibrate", "--mask", "scatter:1"), "the mask hides nothing"),
+    "calibrate, data sets": (("calibrate", "--datasets", "3"), "datasets=3; expected"),
+    "calibrate, draws": (("calibrate", "--draws", "0"), "draws=0; expected"),
+    "calibrate, restarts": (("calibrate", "--method", "map", "--datasets", "10"), "the draws are restarts"),
+    "calibrate, no exact posterior": (("calibrate", "--method", "exact"), "has no exact posterior"),
+    "calibrate, no warm-up": (("calibrate", "--method", "smc", "--warmup", "5"), "smc does not warm up"),
+    "calibrate, warm-up": (("calibrate", "--warmup", "0"), "--warmup 0; expected at least 1"),
+    "score, data set": (("score", "--dataset", "cifar"), "unknown data set 'cifar'"),
+    "score, words": (("score", "--dataset", "digits", "--images", "a-b"), "expected FIRST-LAST"),
+    "score, half a range": (("score", "--dataset", "digits", "--images", "3-"), "expected FIRST-LAST"),
+    "score, backwards": (("score", "--dataset", "digits", "--images", "7-3"), "digits has images 0-296"),
+    "score, beyond": (("score", "--dataset", "digits", "--images", "290-297"), "digits has images 0-296"),
+    "score, shape": (("score", "--dataset", "digits", "--images", "0"), "1, 8, 8); expected (1, 28, 28)"),
+    "score, too few draws": (
+        ("score", "--dataset", "digits", "--images", "0", "--model", "digits-vae-2d", "--draws", "9"),
+        "are 144 draws; expected at least 400",
+    ),
+    "score, folder": (("score", "--root", "idx"), "idx has neither t10k-images-idx3-ubyte nor"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_of_calibrate_and_score(name, run, tmp_path):
+    words, message = WRONG[name]
+    code, out, error = run(*words, "--out", "out")
+    assert code == 2
+    assert error.startswith("posterior-inpainting: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["calibrate", "score"])
+def test_out_of_calibrate_and_score_is_a_file(command, run, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, error = run(command, "--out", "out")
+    assert code == 2
+    assert error == "posterior-inpainting: --out out is a file; expected a folder\n"
+    assert (tmp_path / "out").read_text() == "mine"

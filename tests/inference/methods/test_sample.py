@@ -1,0 +1,202 @@
+"""`sample` on models that are not images: eight schools, logistic regression, a hierarchical one; and the potential."""
+
+import warnings
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy.stats import norm
+from statistics_of_draws import assert_moments
+
+from posterior_inpainting.inference import (
+    MALA,
+    NUTS,
+    ChEES,
+    ParallelTempering,
+    TemperedSMC,
+    Variational,
+    sample,
+)
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.potential import Potential
+
+EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def eight_schools(effect, error):
+    """Rubin 1981, non-centred."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("schools", len(effect)):
+        eta = pyro.sample("eta", dist.Normal(0.0, 1.0))
+        pyro.sample("effect", dist.Normal(mu + tau * eta, error), obs=effect)
+
+
+def eight_schools_truth():
+    """Moments of mu and tau by quadrature: eta is integrated out in closed form."""
+    mu = np.linspace(-25, 35, 601)
+    tau = np.concatenate([np.linspace(0.005, 60, 3000)])
+    grid_mu, grid_tau = np.meshgrid(mu, tau, indexing="ij")
+    log_density = norm.logpdf(grid_mu, 0, 5) - np.log1p((grid_tau / 5) ** 2)
+    for effect, error in zip(EFFECT.numpy(), ERROR.numpy(), strict=True):
+        log_density = log_density + norm.logpdf(effect, grid_mu, np.sqrt(error**2 + grid_tau**2))
+    weights = np.exp(log_density - log_density.max())
+    weights /= weights.sum()
+    log_tau = np.log(grid_tau)
+    moments = []
+    for values in (grid_mu, log_tau):
+        mean = (weights * values).sum()
+        moments.append((mean, np.sqrt((weights * (values - mean) ** 2).sum())))
+    return np.array(moments).T
+
+
+def test_eight_schools():
+    idata = sample(eight_schools, ChEES(warmup=400), EFFECT, ERROR, draws=1000, chains=32, progress=False)
+    assert set(idata.posterior.data_vars) == {"mu", "tau", "eta"}
+    assert idata.posterior["eta"].shape == (32, 1000, 8)
+    both = np.stack([idata.posterior["mu"], np.log(idata.posterior["tau"])], -1)
+    assert_moments(both, *eight_schools_truth())
+
+
+def logistic(design, outcome):
+    weights = pyro.sample("weights", dist.Normal(torch.zeros(design.shape[1]), 2.0).to_event(1))
+    with pyro.plate("data", len(design)):
+        pyro.sample("outcome", dist.Bernoulli(logits=design @ weights), obs=outcome)
+
+
+def test_logistic_regression_against_quadrature():
+    torch.manual_seed(3)
+    design = torch.randn(40, 2)
+    outcome = (torch.rand(40) < torch.sigmoid(design @ torch.tensor([1.5, -1.0]))).float()
+    axis = torch.linspace(-6, 8, 600, dtype=torch.double)
+    grid = torch.cartesian_prod(axis, axis)
+    logits = grid @ design.double().T
+    log_density = -0.125 * grid.square().sum(1) + (
+        outcome * logits - torch.nn.functional.softplus(logits)
+    ).sum(1)
+    weights = log_density.softmax(0).unsqueeze(1)
+    mean = (weights * grid).sum(0)
+    sd = (weights * (grid - mean) ** 2).sum(0).sqrt()
+    idata = sample(logistic, ChEES(), design, outcome, draws=300, chains=32, progress=False)
+    assert_moments(idata.posterior["weights"], mean, sd)
+
+
+def hierarchical(y):
+    """Normal means of five groups with known variances: the marginal posterior of the grand mean is normal."""
+    grand = pyro.sample("grand", dist.Normal(0.0, 10.0))
+    with pyro.plate("groups", 5, dim=-2):
+        group = pyro.sample("group", dist.Normal(grand, 2.0))
+        with pyro.plate("members", 4, dim=-1):
+            pyro.sample("y", dist.Normal(group, 1.0), obs=y)
+
+
+def test_hierarchical_model_with_nested_plates():
+    torch.manual_seed(0)
+    y = torch.randn(5, 4) + 3 * torch.randn(5, 1)
+    idata = sample(hierarchical, ChEES(), y, draws=300, chains=32, progress=False)
+    precision = 1 / 100 + 5 / (4 + 1 / 4)
+    mean = y.mean(1).sum() / (4 + 1 / 4) / precision
+    assert_moments(idata.posterior["grand"].to_numpy()[..., None], [float(mean)], [precision**-0.5])
+    assert idata.posterior["group"].shape[:2] == (32, 300)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        NUTS(warmup=50),
+        MALA(warmup=50),
+        ParallelTempering(temperatures=3, warmup=50),
+        TemperedSMC(),
+        Variational(guide="normal", steps=50),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_every_method_takes_any_model(method):
+    idata = sample(eight_schools, method, EFFECT, ERROR, draws=50, chains=2, progress=False)
+    assert idata.posterior["eta"].shape == (2, 50, 8)
+    assert (idata.posterior["tau"] > 0).all()
+    assert np.isfinite(idata.sample_stats["lp"]).all()
+
+
+def test_same_seed_same_draws():
+    first, second, other = (
+        sample(eight_schools, ChEES(warmup=30), EFFECT, ERROR, draws=20, chains=4, seed=seed, progress=False)
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first.posterior["mu"], second.posterior["mu"])
+    assert not np.array_equal(first.posterior["mu"], other.posterior["mu"])
+
+
+def test_keyword_arguments_reach_the_model():
+    idata = sample(eight_schools, ChEES(warmup=30), EFFECT, error=ERROR, draws=5, chains=4, progress=False)
+    assert idata.posterior["mu"].shape == (4, 5)
+
+
+class TestPotential:
+    def test_agrees_with_pyros_own(self):
+        """Log density and gradient against `initialize_model`, which Pyro's kernels use."""
+        from pyro.infer.mcmc.util import initialize_model
+
+        start, potential_fn, _, _ = initialize_model(eight_schools, (EFFECT, ERROR))
+        ours = Potential(Problem(eight_schools, (EFFECT, ERROR)))
+        position = torch.randn(5, ours.dim)
+        log_prior, log_likelihood, gradient = ours.gradient(position)
+        for i in range(5):
+            pieces = dict(zip(ours.shapes, position[i].split(ours.sizes), strict=True))
+            values = {name: pieces[name].reshape(start[name].shape).requires_grad_() for name in start}
+            theirs = -potential_fn(values)
+            torch.testing.assert_close(log_prior[i] + log_likelihood[i], theirs)
+            slopes = torch.autograd.grad(theirs, list(values.values()))
+            by_name = dict(zip(values, slopes, strict=True))
+            expected = torch.cat([by_name[name].reshape(-1) for name in ours.shapes])
+            torch.testing.assert_close(gradient[i], expected, rtol=1e-4, atol=1e-4)
+
+    def test_prior_and_likelihood_apart(self):
+        potential = Potential(Problem(eight_schools, (EFFECT, ERROR)))
+        position = torch.zeros(1, potential.dim)
+        _, likelihood = potential(position)
+        assert float(likelihood) == pytest.approx(norm.logpdf(EFFECT, 0, ERROR).sum(), rel=1e-5)
+
+    def test_prior_draws_are_the_prior(self):
+        torch.manual_seed(0)
+        drawn = Potential(Problem(eight_schools, (EFFECT, ERROR)))
+        values = drawn.constrain(drawn.draw_prior(4000))
+        assert float(values["mu"].std()) == pytest.approx(5, rel=0.06)
+        assert float(values["tau"].median()) == pytest.approx(5, rel=0.08)
+        correlation = np.corrcoef(values["eta"].T)
+        assert np.abs(correlation - np.eye(8)).max() < 0.08
+
+    def test_what_cannot_be_vectorised_is_looped_over_and_says_so(self):
+        def branching():
+            x = pyro.sample("x", dist.Normal(0.0, 1.0))
+            scale = 1.0 if x > 0 else 2.0
+            pyro.sample("y", dist.Normal(x, scale), obs=torch.tensor(0.5))
+
+        with pytest.warns(
+            UserWarning, match="cannot be vectorised .*; chains are evaluated one after another"
+        ):
+            potential = Potential(Problem(branching))
+        assert potential.route == "loop"
+        _, likelihood = potential(torch.tensor([[1.0], [-1.0]]))
+        assert likelihood.numpy() == pytest.approx(norm.logpdf(0.5, [1, -1], [1, 2]), rel=1e-5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            idata = sample(branching, ChEES(warmup=20), draws=10, chains=4, progress=False)
+        assert idata.attrs["potential"] == "loop"
+
+    def test_discrete_latents_are_refused(self):
+        def discrete():
+            pyro.sample("k", dist.Bernoulli(0.5))
+
+        with pytest.raises(ValueError, match="site 'k' is discrete"):
+            sample(discrete, ChEES(), progress=False)
+
+    def test_nothing_latent_is_refused(self):
+        def observed():
+            pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
+
+        with pytest.raises(ValueError, match="no latent site"):
+            sample(observed, ChEES(), progress=False)

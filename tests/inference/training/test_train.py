@@ -1,0 +1,134 @@
+"""Training: it learns, it is reproducible, it says what is wrong; recipes end in files that load."""
+
+import math
+
+import pytest
+import torch
+
+from posterior_inpainting.inference import recipes, train
+from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.models import (
+    LatentCode,
+    LinearGaussian,
+    VariationalAutoencoder,
+    observations,
+    pretrained,
+)
+from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+
+SHAPE = (1, 8, 8)
+
+
+def fresh(seed=0, scale_rank=8):
+    torch.manual_seed(seed)
+    return VariationalAutoencoder(
+        MultilayerDecoder(2, SHAPE, (32,), scale_rank=scale_rank), MaskedEncoder(2, SHAPE, (32,))
+    )
+
+
+def test_learns_and_is_reproducible(digits):
+    weights = []
+    for _ in range(2):
+        vae = fresh()
+        training = train(vae, vae.guide, digits, epochs=4, progress=False)
+        weights.append(vae.state_dict())
+        assert training.losses[-1] < training.losses[0] - 20
+        assert training.seconds > 0
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_loss_is_the_negative_elbo(digits):
+    """The reported loss of a further epoch at step size 0 is minus the ELBO, to its Monte-Carlo error."""
+    vae = fresh()
+    train(vae, vae.guide, digits, epochs=3, progress=False)
+    loss = train(vae, vae.guide, digits, epochs=1, learning_rate=0.0, progress=False).losses[0]
+    assert loss == pytest.approx(-bounds(vae, digits, samples=25).elbo, abs=1.0)
+
+
+def test_masked_training_leaves_a_frozen_decoder(digits):
+    vae = fresh()
+    train(vae, vae.guide, digits, epochs=2, progress=False)
+    model = LatentCode(vae.decoder, encoder=vae.encoder)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    # Mostly hidden, unlike what the encoder was trained on, so that there is something to learn.
+    masks = torch.stack([observations.scatter(SHAPE, 0.2, seed) for seed in range(50)])
+    losses = train(model, model.guide, digits, masks=masks, epochs=10, progress=False).losses
+    assert losses[-1] < losses[0] - 1
+    after = model.state_dict()
+    assert all(torch.equal(after[k], before[k]) for k in before if k.startswith("decoder"))
+    assert not all(torch.equal(after[k], before[k]) for k in before if k.startswith("encoder"))
+
+
+def test_any_optimiser(digits):
+    vae = fresh()
+    losses = train(vae, vae.guide, digits, epochs=3, optimiser=torch.optim.RMSprop, progress=False).losses
+    assert losses[-1] < losses[0]
+
+
+def test_bounds_are_ordered_and_tighten(digits):
+    vae = fresh()
+    train(vae, vae.guide, digits, epochs=3, progress=False)
+    few, many = (bounds(vae, digits[:50], samples=n) for n in (25, 400))
+    assert few.elbo < few.importance_weighted < many.importance_weighted + 0.1
+
+
+def test_importance_weighted_bound_with_a_poor_proposal_is_below_the_evidence(digits):
+    """A LinearGaussian scored with a widened guide: below the evidence, within the bound's own looseness."""
+    model = LinearGaussian.fit(digits, latent=2)
+    exact = float(model.log_evidence(digits[:100]).mean())
+
+    class Widened(LinearGaussian):
+        def exact_posterior(self, image=None, mask=None):
+            law = super().exact_posterior(image, mask)
+            return type(law)(law.loc, scale_tril=1.5 * law.scale_tril)
+
+    poor = Widened(model.loadings, model.mean, model.noise)
+    found = bounds(poor, digits[:100], samples=500)
+    expected_elbo = exact - 2 * (1.5**2 / 2 - 0.5 - math.log(1.5))  # minus KL(q || p) of two dimensions
+    assert found.elbo == pytest.approx(expected_elbo, abs=0.05)
+    assert exact - 0.05 < found.importance_weighted < exact + 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": torch.zeros(5, 1, 8, 9)}, r"expected \(1, 8, 8\)"),
+        ({"data": torch.zeros(1, 8, 8)}, r"expected \(n, channel, row, column\)"),
+        ({"data": torch.full((3, 1, 8, 8), float("nan"))}, "data has 192 values that are NaN or infinite"),
+        ({"epochs": 0}, "epochs=0, batch_size=256; expected at least 1"),
+    ],
+)
+def test_bad_input(digits, change, message):
+    vae = fresh()
+    arguments = {"data": digits, "progress": False} | change
+    with pytest.raises(ValueError, match=message):
+        train(vae, vae.guide, **arguments)
+
+
+def test_nothing_to_train(digits, linear):
+    with pytest.raises(ValueError, match="nor the guide has a trainable parameter"):
+        train(linear, linear.guide, digits, progress=False)
+
+
+def test_divergence_is_named(digits):
+    vae = fresh(scale_rank=None)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch 1; try a learning rate below"):
+        train(vae, vae.guide, digits, epochs=1, learning_rate=1e20, progress=False)
+
+
+def test_recipe_end_to_end(tmp_path, monkeypatch):
+    """A short recipe writes what a prior consists of, and what it writes loads and completes."""
+    from dataclasses import replace
+
+    short = replace(recipes.variational_autoencoders.RECIPES["digits-vae-2d"], epochs=2, encoder_epochs=2)
+    monkeypatch.setitem(recipes.variational_autoencoders.RECIPES, "digits-vae-2d", short)
+    text = recipes.train_bundled("digits-vae-2d", tmp_path, progress=False)
+    assert (tmp_path / "digits-vae-2d.md").read_text() == text
+    assert "| epochs | 2 |" in text
+    decoder = pretrained.load_from(tmp_path, "digits-vae-2d.")
+    assert LatentCode(decoder).guide(torch.rand(SHAPE)).shape == (2,)
+
+
+def test_unknown_recipe(tmp_path):
+    with pytest.raises(ValueError, match="unknown prior 'x'; there are recipes for"):
+        recipes.train_bundled("x", tmp_path)
