@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from posterior_inpainting.models.abilities import Abilities
+
 __all__ = ["Draws", "DrawsAre", "Method", "Problem"]
 
 #: ``markov``: correlated draws of a chain. ``independent``: independent and identically distributed.
@@ -34,6 +36,11 @@ class Problem:
     args: tuple = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     guide: Any = None
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the model offers beyond being a Pyro model."""
+        return self.model if isinstance(self.model, Abilities) else Abilities()
 
 
 @dataclass(frozen=True)

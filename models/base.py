@@ -18,12 +18,13 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from pyro.poutine.runtime import am_i_wrapped
 
+from posterior_inpainting.models.abilities import Abilities
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
 
 __all__ = ["ImageModel"]
 
 
-class ImageModel(PyroModule):
+class ImageModel(Abilities, PyroModule):
     """Abstract Pyro model p(latents) p(image | latents), scored on seen pixels only.
 
     A subclass sets ``image_shape`` and writes ``forward(image=None, mask=None)``: its priors, then one
@@ -37,10 +38,6 @@ class ImageModel(PyroModule):
     """
 
     image_shape: ImageShape
-    #: Whether :meth:`guide` is the posterior itself, so that its draws are exact and independent.
-    guide_is_exact: bool = False
-    #: Whether the density is a true joint density; weighted likelihoods make it a pseudo-posterior.
-    is_pseudo_posterior: bool = False
 
     def __init__(self):
         # Made so that it works under either value of Pyro's setting: a PyroModule made while

@@ -1,0 +1,120 @@
+"""What a model may offer to inference beyond being a Pyro model: all of it, each with a default.
+
+Inference asks for these names and no others, and never looks whether a model has one. A class that means to offer
+something under a name that is nearly one of these is refused when it is defined, instead of silently taking the
+slow or the wrong route.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from posterior_inpainting.models.shapes import Image, Mask
+
+__all__ = ["Abilities", "JointDensity"]
+
+
+class JointDensity(ABC):
+    """Log prior and log likelihood of latents, apart from each other, for one observation or a batch of them.
+
+    What ``Abilities.log_densities`` returns: the same numbers as Pyro's trace of the model, computed faster.
+    """
+
+    #: Whether :meth:`gradient` is written by hand; otherwise autograd goes through a call.
+    has_gradient: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood, both ``(..., chain)``, differentiable.
+
+        Parameters
+        ----------
+        latents
+            Site -> ``(chain, *event)``, or ``(image, chain, *event)`` for a batch of observations, in the model's
+            own space.
+        which
+            Indices of the observations that the latents belong to; all of them by default.
+        """
+
+    def gradient(
+        self, latents: dict[str, Tensor], inverse_temperature: float | Tensor, which: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log prior, log likelihood, and the gradient of ``prior + inverse_temperature * likelihood``.
+
+        The gradient is with respect to the one real-valued latent site, shaped as it. Asked for only where
+        ``has_gradient`` says so.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no gradient by hand")
+
+
+class Abilities:
+    """The declared abilities of a model, each with what it means where a model does not have it.
+
+    ``ImageModel`` inherits them; a Pyro model of someone else's has the defaults.
+    """
+
+    #: Whether the guide is the posterior itself, so that its draws are exact and independent.
+    guide_is_exact: bool = False
+    #: Whether the density is no joint density of latents and pixels: weighted likelihoods, made-up targets, or none
+    #: at all. There is no evidence then, and no verdict recommends the draws as a posterior's.
+    is_pseudo_posterior: bool = False
+    #: What the guide's draws are of, in words, where not they but their importance weights are the posterior's.
+    law_of_draws: str = ""
+
+    @property
+    def guide_is_trained(self) -> bool:
+        """Whether the guide can be drawn from as it is: exact, or an encoder trained on many images."""
+        return self.guide_is_exact
+
+    def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity | None:
+        """Return log prior and log likelihood in closed form, or ``None``: Pyro's trace is used then."""
+        return None
+
+    def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor | None:
+        """Return log p(seen pixels) in nats, batch shape that of the images, or ``None`` where it is not known.
+
+        NaN says that this observation's is not known.
+        """
+        return None
+
+    def kept(self, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a run keeps of draws, site -> ``(*batch, *event)``: by default the latents themselves.
+
+        A model with too many latents returns ``completion``, ``(*batch, channel, row, column)``, and whatever else
+        :meth:`law_of_kept` needs.
+        """
+        return latents
+
+    def law_of_kept(self, kept: dict[str, Tensor]) -> TorchDistribution:
+        """Return the law of single pixels given what :meth:`kept` or :meth:`draw_completions` kept of draws.
+
+        Batch shape ``(*batch, channel, row, column)``. Asked for only where ``completion`` was kept.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps its latents")
+
+    def draw_completions(
+        self, image: Image, mask: Mask | None = None, *, draws: int
+    ) -> dict[str, Tensor] | None:
+        """Return what is kept of ``draws`` draws of the exact guide, ``(draws, ...)``, or ``None``.
+
+        For models whose latents are too many to be carried along; ``None`` says to draw latents from the guide.
+        """
+        return None
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        declared = {name for name in vars(Abilities) if not name.startswith("_")}
+        inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
+        for name in vars(cls):
+            if name.startswith("_") or name in declared or name in inherited:
+                continue
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.85)
+            if near:
+                raise TypeError(
+                    f"{cls.__name__} defines {name!r}; is {near[0]!r} meant, which inference asks for?"
+                )
