@@ -17,7 +17,7 @@ from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
-from posterior_inpainting.inference.methods.two_stage import Joint
+from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.inference.results.blending import blend
 from posterior_inpainting.inference.results.convert import load, save
@@ -41,13 +41,17 @@ __all__ = [
     "BayesByBackprop",
     "Calibration",
     "ChEES",
+    "Draws",
     "Exact",
-    "Joint",
+    "Method",
     "Nested",
     "ParallelTempering",
     "PixelCrossEntropy",
+    "Plan",
+    "Problem",
     "TemperedSMC",
     "Training",
+    "TwoStage",
     "TwoPathObjective",
     "Variational",
     "blend",

@@ -1,21 +1,30 @@
-"""What a method of inference is given and what it gives back; every family of methods lives beside this."""
+"""What a method of inference is given, what it says of itself, and what it gives back.
+
+``Method`` declares everything that the rest of the package may ask of a method, each with a default, so that a new
+one writes ``run`` and states where it differs. Nothing is looked up by name.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.abilities import Abilities
 
-__all__ = ["Draws", "DrawsAre", "Method", "Problem"]
+__all__ = ["Checkpoints", "Draws", "DrawsAre", "Method", "Plan", "Problem"]
 
 #: ``markov``: correlated draws of a chain. ``independent``: independent and identically distributed.
-#: ``restarts``: one optimum a chain, not draws at all; ``path``: the way to one. ``particles``: chains are
+#: ``restarts``: one optimum a chain, not draws at all; ``path``: the way to one. ``particles``: draws resampled from
 #: independent replicates.
 DrawsAre = Literal["markov", "independent", "restarts", "path", "particles"]
+
+#: Abilities of a Pyro model that is none of ours.
+_PLAIN = Abilities()
 
 
 @dataclass(frozen=True)
@@ -35,12 +44,69 @@ class Problem:
     model: Callable
     args: tuple = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    guide: Any = None
+    guide: Callable | None = None
 
     @property
     def abilities(self) -> Abilities:
         """What the model offers beyond being a Pyro model."""
-        return self.model if isinstance(self.model, Abilities) else Abilities()
+        return self.model if isinstance(self.model, Abilities) else _PLAIN
+
+
+class Checkpoints(Protocol):
+    """Where a run keeps draws and state as it goes; ``results.store.Store`` is one on disk."""
+
+    block: int
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return what was last committed, or ``None`` for a new run."""
+        ...
+
+    def read(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the first ``count`` draws' latents and statistics, ``(group, chain, draw, ...)``."""
+        ...
+
+    def write(
+        self, rows: tuple[dict[str, Tensor], dict[str, Tensor]], first: int, total: int, saved: dict[str, Any]
+    ) -> None:
+        """Write draws ``first`` and following, then commit the state that comes after them."""
+        ...
+
+    def part(self, name: str) -> Checkpoints:
+        """Return the checkpoints of a part of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to draw, from which random numbers, and where to keep it on the way.
+
+    Parameters
+    ----------
+    draws, chains
+        Kept draws a chain, and chains.
+    streams
+        Source of all random numbers of the run.
+    progress
+        Whether to show a progress bar.
+    store
+        Where to keep draws and state, ``None`` for nowhere.
+
+    Examples
+    --------
+    >>> Plan(100, 4).part("network", 3).streams.path
+    ('network', 3)
+    """
+
+    draws: int
+    chains: int
+    streams: Streams = field(default_factory=Streams)
+    progress: bool = False
+    store: Checkpoints | None = None
+
+    def part(self, *names: str | int, **changes: Any) -> Plan:
+        """Return the plan of a part of the run: streams and store of its own, and ``changes`` of other fields."""
+        store = None if self.store is None else self.store.part("-".join(map(str, names)))
+        return replace(self, streams=self.streams.child(*names), store=store, **changes)
 
 
 @dataclass(frozen=True)
@@ -66,10 +132,56 @@ class Draws:
     attrs: dict[str, Any] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A frozen dataclass of settings with a ``run``."""
+class Method(ABC):
+    """A method of inference: a frozen dataclass of settings, with a ``run``.
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-        """Draw ``chains`` x ``draws`` times from the posterior of ``problem``."""
-        ...
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import torch
+    >>> @dataclass(frozen=True)
+    ... class Zeros(Method):
+    ...     draws_are = "independent"
+    ...
+    ...     def run(self, problem, plan):
+    ...         shape = plan.chains, plan.draws
+    ...         return Draws({"z": torch.zeros(*shape, 2)}, {"lp": torch.zeros(shape)}, self.draws_are)
+    >>> Zeros().label, Zeros().is_biased, Zeros().runs_together
+    ('Zeros', False, False)
+    """
+
+    #: What the draws are.
+    draws_are: DrawsAre = "markov"
+    #: Whether the draws carry an error of the method's own that more of them do not mend, such as a step size's.
+    is_biased: bool = False
+    #: Whether the draws are of an approximation to the posterior, which their weights may judge.
+    is_approximate: bool = False
+    #: Whether a run can keep its state in a store and go on from it.
+    is_resumable: bool = False
+
+    @property
+    def label(self) -> str:
+        """What the result calls the method."""
+        return type(self).__name__
+
+    @property
+    def runs_together(self) -> bool:
+        """Whether :meth:`run_together` draws from many posteriors in one batch."""
+        return False
+
+    @abstractmethod
+    def run(self, problem: Problem, plan: Plan) -> Draws:
+        """Draw ``plan.chains`` x ``plan.draws`` times from the posterior of ``problem``."""
+
+    def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
+        """Draw from ``groups`` posteriors at once: every tensor among the arguments has them as its first dimension."""
+        raise ValueError(f"{self.label} draws from one posterior at a time; use ChEES(), MALA() or ULA()")
+
+    def warmed(self, warmup: int) -> Method:
+        """Return the method with another number of warm-up iterations."""
+        fields = self.__dataclass_fields__ if is_dataclass(self) else {}
+        if "warmup" not in fields:
+            raise ValueError(f"warmup={warmup} is given, but {self.label} does not warm up")
+        if warmup < 1:
+            raise ValueError(f"warmup={warmup}; expected at least 1")
+        return replace(self, warmup=warmup)  # type: ignore[type-var]

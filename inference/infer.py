@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,12 @@ from typing import Any
 import pyro
 import torch
 
-from posterior_inpainting.inference.contract import Draws, Method, Problem
-from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.evaluation import diagnostics
-from posterior_inpainting.inference.evaluation.thinning import runs_together
-from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.chain_statistics import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.store import Store
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import check_image, describe
@@ -58,8 +58,8 @@ def infer(
         Whether to show a progress bar.
     store
         Folder, such as ``"run.zarr"``, to which draws and sampler state are written as the run goes. Killed
-        at any moment, the same call goes on where it was, and ends with the same draws. For the methods
-        that run all chains at once; the others repeat from their seed.
+        at any moment, the same call goes on where it was, and ends with the same draws. Every method that goes
+        step by step can use one; ``Exact`` has nothing to go on from.
 
     Returns
     -------
@@ -85,22 +85,21 @@ def infer(
     {'chain': 2, 'draw': 50, 'channel': 1, 'row': 8, 'column': 8}
     """
     _check_image_problem(model, observation)
-    _check_run(method, draws, chains)
+    check_run(method, draws, chains)
     problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
+    plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
-    with _callers_state_kept():
-        drawn = _drawn(problem, method, draws, chains, seed, progress, store)
-        torch.manual_seed(seed)
-        groups = convert.image_groups(drawn, problem, observation)
-    idata = convert.to_arviz(groups, _attrs(model, method, drawn, seed, time.perf_counter() - start))
-    idata.attrs.update(diagnostics.efficiency(idata))
-    return idata
+    with callers_state_kept():
+        drawn = _drawn(problem, method, plan, store)
+        groups = convert.image_groups(drawn, problem, observation, plan.streams)
+    attrs = _attrs(problem, method, drawn, seed, time.perf_counter() - start)
+    return _with_efficiency(groups, attrs)
 
 
 def infer_many(
     model: ImageModel,
     observations: Sequence[Observation],
-    method: Any,
+    method: Method,
     *,
     draws: int = 1000,
     chains: int = 4,
@@ -148,29 +147,25 @@ def infer_many(
         raise ValueError("observations is empty; expected at least one")
     for observation in observations:
         _check_image_problem(model, observation)
-    _check_run(method, draws, chains)
-    if not runs_together(method):
+    check_run(method, draws, chains)
+    if not method.runs_together:
         raise ValueError(
-            f"{type(method).__name__} draws from one posterior at a time; use ChEES(), MALA() or ULA()"
+            f"{method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
         )
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
+    problem = Problem(model, (images, masks), guide=model.guide)
+    plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
     results = []
-    with _callers_state_kept():
-        potential = Potential(Problem(model, (images, masks)), groups=len(observations))
-        run = run_kernel(method, potential, draws=draws, chains=chains, seed=seed, progress=progress)
+    with callers_state_kept():
+        together = method.run_together(problem, len(observations), plan)
         share = (time.perf_counter() - start) / len(observations)
-        attrs = {**run.attrs, "gradient_evaluations": potential.gradients // len(observations)}
-        for index, observation in enumerate(observations):
-            latents, stats = (
-                {name: values[index] for name, values in part.items()} for part in (run.latents, run.stats)
-            )
-            drawn = Draws(latents, stats, method.draws_are, attrs)
-            torch.manual_seed(seed)
-            problem = Problem(model, (observation.image, observation.mask))
-            groups = convert.image_groups(drawn, problem, observation)
-            results.append(convert.to_arviz(groups, _attrs(model, method, drawn, seed, share)))
+        for index, (drawn, observation) in enumerate(zip(together, observations, strict=True)):
+            one = replace(problem, args=(observation.image, observation.mask))
+            streams = plan.streams.child("image", index)
+            groups = convert.image_groups(drawn, one, observation, streams)
+            results.append(_with_efficiency(groups, _attrs(one, method, drawn, seed, share)))
     return results
 
 
@@ -221,51 +216,40 @@ def sample(
     >>> abs(float(idata.posterior["fairness"].mean()) - 4 / 7) < 0.05
     True
     """
-    _check_run(method, draws, chains)
+    check_run(method, draws, chains)
     problem = Problem(model, args, kwargs, guide)
+    plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
-    with _callers_state_kept():
-        drawn = _drawn(problem, method, draws, chains, seed, progress, store)
-    attrs = _attrs(model, method, drawn, seed, time.perf_counter() - start)
-    idata = convert.to_arviz(convert.latent_groups(drawn), attrs)
-    idata.attrs.update(diagnostics.efficiency(idata))
-    return idata
+    with callers_state_kept():
+        drawn = _drawn(problem, method, plan, store)
+        groups = convert.latent_groups(drawn)
+    return _with_efficiency(groups, _attrs(problem, method, drawn, seed, time.perf_counter() - start))
 
 
-def _drawn(
-    problem: Problem,
-    method: Any,
-    draws: int,
-    chains: int,
-    seed: int,
-    progress: bool,
-    store: str | Path | None,
-) -> Draws:
+def _drawn(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
     """Run a method, with a store where it can use one."""
-    options: dict[str, Any] = {"draws": draws, "chains": chains, "seed": seed, "progress": progress}
-    if store is not None:
-        if not hasattr(method, "step"):
-            raise ValueError(
-                f"{type(method).__name__} cannot use a store; ChEES(), MALA(), ULA() and ParallelTempering() can"
-            )
-        signature = {
-            "method": type(method).__name__,
-            **json.loads(convert.settings(method)),
-            "draws": draws,
-            "chains": chains,
-            "seed": seed,
-            "model": fingerprint(problem.model),
-            "data": fingerprint([problem.args, problem.kwargs]),
-            "torch": torch.__version__,
-        }
-        options["store"] = Store(store, signature)
-    return method.run(problem, **options)
+    if store is None:
+        return method.run(problem, plan)
+    if not method.is_resumable:
+        raise ValueError(f"{method.label} cannot use a store: it does not go step by step")
+    signature = {
+        "method": type(method).__name__,
+        **json.loads(convert.settings(method)),
+        "draws": plan.draws,
+        "chains": plan.chains,
+        "seed": plan.streams.seed,
+        "model": fingerprint(problem.model),
+        "data": fingerprint([problem.args, problem.kwargs]),
+        "torch": torch.__version__,
+    }
+    return method.run(problem, replace(plan, store=Store(store, signature)))
 
 
-@contextlib.contextmanager
-def _callers_state_kept():
-    """Leave torch's generator and Pyro's parameter store, which belong to the caller, as they were."""
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+@contextmanager
+def callers_state_kept() -> Iterator[None]:
+    """Leave torch's generators and Pyro's parameter store, which belong to the caller, as they were."""
+    devices = [*range(torch.cuda.device_count())]
+    with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope():
         yield
 
 
@@ -277,25 +261,34 @@ def _check_image_problem(model: ImageModel, observation: Observation) -> None:
     check_image(observation.image, model.image_shape)
 
 
-def _check_run(method: Method, draws: int, chains: int) -> None:
-    if not isinstance(method, Method) or isinstance(method, type):
+def check_run(method: Method, draws: int, chains: int) -> None:
+    """Raise ``ValueError`` unless it is a method, and there is at least one draw and one chain."""
+    if not isinstance(method, Method):
         raise ValueError(f"method is {describe(method)}; expected one such as NUTS() or Variational()")
     for name, value in (("draws", draws), ("chains", chains)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
 
 
-def _attrs(model: Callable, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
+def _attrs(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
     """Say what was run, in numbers and words that survive netCDF."""
     packages = ("torch", "pyro-ppl", "posterior-inpainting")
+    model = problem.model
     return {
-        "model": getattr(model, "__name__", type(model).__name__),
-        "method": getattr(method, "label", type(method).__name__),
+        "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
+        "method": method.label,
         "settings": convert.settings(method),
         "draws_are": drawn.draws_are,
-        "density": "pseudo-posterior" if getattr(model, "is_pseudo_posterior", False) else "posterior",
+        "biased": int(method.is_biased),
+        "approximate": int(method.is_approximate),
+        "density": "pseudo-posterior" if problem.abilities.is_pseudo_posterior else "posterior",
         "seed": seed,
         "wall_time_s": seconds,
         "versions": " ".join(f"{name}={version(name)}" for name in packages),
         **drawn.attrs,
     }
+
+
+def _with_efficiency(groups: dict, attrs: dict[str, Any]):
+    """Wrap groups for ArviZ, with ESS a second and a thousand gradients among the attributes."""
+    return convert.to_arviz(groups, attrs | efficiency(groups, attrs))

@@ -16,7 +16,7 @@ from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
-from posterior_inpainting.inference.methods.two_stage import Joint
+from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.models import (
     BayesianDecoder,
@@ -69,7 +69,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "iaf": lambda: Variational(guide="iaf"),
     "map": MAP,
     "exact": Exact,
-    "joint": Joint,
+    "two-stage": TwoStage,
 }
 
 
@@ -127,7 +127,7 @@ FITTED: dict[str, Callable[[Observation], ImageModel]] = {
 SETTINGS: dict[str, tuple[str, int, int]] = {
     "gp": ("exact", 100, 4),
     "dip": ("langevin", 100, 4),
-    "bayesian-decoder": ("joint", 200, 16),
+    "bayesian-decoder": ("two-stage", 200, 16),
     "gan": ("tempered-chees", 200, 16),
     "river-channels": ("smc", 256, 2),
     "pixel-constrained": ("exact", 100, 4),

@@ -10,7 +10,7 @@ from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.optimum import MAP
-from posterior_inpainting.inference.methods.two_stage import Joint
+from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.models import (
     BayesianCompletion,
@@ -87,7 +87,7 @@ def _code() -> Approach:
 
 
 def _code_and_weights() -> Approach:
-    return Approach(CodeAndUnits(BayesianDecoder.load()), Joint(), draws=50)
+    return Approach(CodeAndUnits(BayesianDecoder.load()), TwoStage(), draws=50)
 
 
 def _completion_network() -> Approach:

@@ -28,12 +28,13 @@ from torch.distributions.transforms import ComposeTransform, IndependentTransfor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.budget import spend
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.tracing import latent_sites, observed_sites
 
 __all__ = ["Potential"]
 
 
-class Potential:
+class Potential(Density):
     """Log density and gradient of a problem's posterior for a batch of chains.
 
     Parameters
@@ -158,6 +159,15 @@ class Potential:
         latents = self.constrain(position)
         kept = getattr(self.problem.model, "kept", None)
         return latents if kept is None else kept(latents)
+
+    @property
+    def like(self):
+        return self._like
+
+    def unconstrain(self, latents, batch=0):
+        return torch.cat(
+            [t.inv(latents[n]).reshape(*latents[n].shape[:batch], -1) for n, t in self.transforms.items()], -1
+        )
 
     def draw_prior(self, count: int) -> Tensor:
         """Return positions ``(count, dim)`` drawn from the prior with torch's global generator."""

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.contract import Method, Plan
 from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.simulated_data import figures_of_batch, simulate
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
-from posterior_inpainting.inference.infer import _callers_state_kept, _check_run
+from posterior_inpainting.inference.infer import callers_state_kept, check_run
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Mask, check_mask, describe
 
@@ -176,16 +177,17 @@ def calibrate(
     # Shown from the first batch on, so that a mistake stays one line.
     title = f"calibrating {type(method).__name__}"
     bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-3)
-    with _callers_state_kept(), bar:
-        torch.manual_seed(seed)
-        simulated = [simulate(model) for _ in range(datasets)]
+    streams = Streams(seed)
+    with callers_state_kept(), bar:
+        with streams.seeded("truths"):
+            simulated = [simulate(model) for _ in range(datasets)]
         hidden = (~mask.expand(model.image_shape)).nonzero()
-        chosen = torch.randperm(len(hidden))[:pixels].sort().values
-        # Seeds of their own: were they that of the simulation, chains would start at the truths.
-        seeds = np.random.SeedSequence(seed).generate_state(1 + datasets).tolist()
-        for start, own in zip(range(0, datasets, batch), seeds[1:], strict=False):
+        order = torch.randperm(len(hidden), generator=streams.generator("ranked pixels"))
+        chosen = order[:pixels].sort().values
+        for start in range(0, datasets, batch):
             some = simulated[start : start + batch]
-            rows += figures_of_batch(model, method, some, mask, chosen, draws=draws, chains=chains, seed=own)
+            plan = Plan(draws, chains, streams.child("batch", start))
+            rows += figures_of_batch(model, method, some, mask, chosen, plan)
             bar.update(len(some))
     latents = [
         f"{name}[{i}]" if value.numel() > 1 else name
@@ -194,7 +196,7 @@ def calibrate(
     ]
     return Calibration(
         type(model).__name__,
-        getattr(method, "label", type(method).__name__),
+        method.label,
         (
             *latents,
             "log likelihood",
@@ -224,7 +226,7 @@ def coverage(model: ImageModel, method: Method, **settings: Any):
 def _check(model, method, mask, datasets, batch, draws, chains) -> None:
     if not isinstance(model, ImageModel):
         raise ValueError(f"model is {describe(model)}; expected an ImageModel")
-    _check_run(method, draws, chains)
+    check_run(method, draws, chains)
     for name, value, least in (("datasets", datasets, 10), ("batch", batch, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")

@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.evaluation import diagnostics, scores
-from posterior_inpainting.inference.evaluation.thinning import runs_together
 from posterior_inpainting.inference.infer import infer, infer_many
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -141,7 +140,7 @@ def _posteriors(
     model: ImageModel, method: Method, images: Image, mask: Mask, batch: int, settings: dict[str, Any]
 ) -> Iterator[Any]:
     seen = [Observation(image, mask) for image in images]
-    if not runs_together(method):
+    if not method.runs_together:
         for one in seen:
             yield infer(model, one, method, **settings)
         return

@@ -9,10 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from posterior_inpainting.inference.contract import Method, Problem
+from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.density.tracing import latent_sites, plate_nesting
 from posterior_inpainting.inference.evaluation.scores import LEVELS
-from posterior_inpainting.inference.evaluation.thinning import independent_draws, unconstrain
+from posterior_inpainting.inference.evaluation.thinning import independent_draws
 from posterior_inpainting.inference.results.convert import _forward
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -45,21 +45,20 @@ def figures_of_batch(
     simulated: list[tuple[Image, dict[str, Tensor]]],
     mask: Mask,
     chosen: Tensor,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
+    plan: Plan,
 ) -> list[dict[str, Any]]:
     """Draw and rank some data sets.
 
     Parameters
     ----------
-    model, method, mask, draws, chains, seed
-        As for ``calibrate``; the seed is the batch's own.
+    model, method, mask
+        As for ``calibrate``.
     simulated
         Images and the latents behind them.
     chosen
         Indices among the hidden pixels of those that are ranked.
+    plan
+        Draws and chains of each data set, and the batch's own streams.
 
     Returns
     -------
@@ -68,13 +67,16 @@ def figures_of_batch(
         each as a row of ``Calibration``.
     """
     images = torch.where(mask, torch.stack([image for image, _ in simulated]), 0.0)
-    potential, found = independent_draws(
-        model, images, mask, method, draws=draws, chains=chains, seed=seed, most=MOST
-    )
-    torch.manual_seed(seed + 1)
-    random = np.random.default_rng(seed)
+    together = Problem(model, (images, mask.expand(images.shape)), guide=model.guide)
+    potential, found = independent_draws(together, len(images), method, plan, MOST)
+    with plan.streams.seeded("ranking"):
+        return _ranked(model, potential, found, simulated, images, mask, chosen, plan)
+
+
+def _ranked(model, potential, found, simulated, images, mask, chosen, plan) -> list[dict[str, Any]]:
+    random = plan.streams.numpy("ties")
     count, dim = len(images), potential.dim
-    truth = torch.stack([unconstrain(potential, latents) for _, latents in simulated])
+    truth = torch.stack([potential.unconstrain(latents) for _, latents in simulated])
     padded = torch.full((count, MOST, dim), torch.nan)
     for row, one in zip(padded, found, strict=True):
         row[: len(one.position)] = one.position

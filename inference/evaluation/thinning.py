@@ -12,20 +12,18 @@ disagree have a long one: at worst the last draw of each chain is kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from posterior_inpainting.inference.contract import Draws, Method, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.loop import run_kernel
-from posterior_inpainting.inference.methods.tempering import ParallelTempering
-from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.shapes import Image, Mask
+from posterior_inpainting.inference.methods.loop import ENDINGS
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 
-__all__ = ["Independent", "autocorrelation_time", "independent_draws", "runs_together", "unconstrain"]
+__all__ = ["Independent", "independent_draws"]
 
 
 @dataclass(frozen=True)
@@ -36,47 +34,25 @@ class Independent:
     rhat: float
 
 
-def runs_together(method: Method) -> bool:
-    """Whether a method draws from many posteriors in one batch, as ``infer_many`` does.
-
-    >>> from posterior_inpainting.inference import ChEES
-    >>> runs_together(ChEES()), runs_together(ChEES(init="tempered")), runs_together(ParallelTempering())
-    (True, False, False)
-    """
-    alone = isinstance(method, ParallelTempering) or getattr(method, "init", "prior") == "tempered"
-    return hasattr(method, "step") and not alone
-
-
 def independent_draws(
-    model: ImageModel,
-    images: Image,
-    mask: Mask,
-    method: Method,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
-    most: int,
-) -> tuple[Potential, list[Independent]]:
+    problem: Problem, groups: int, method: Method, plan: Plan, most: int
+) -> tuple[Density, list[Independent]]:
     """Draw from the posterior of every image, and thin.
 
     Parameters
     ----------
-    model, method
-        As for ``infer``.
-    images, mask
-        ``(n, channel, row, column)``, and one mask for all.
-    draws, chains
-        Of each posterior, before thinning.
-    seed
-        Of the batch.
+    problem
+        A model, with images and masks ``(image, channel, row, column)`` as its arguments.
+    groups
+        Number of images.
+    method, plan
+        How to draw from each posterior, and how much before thinning.
     most
-        Draws kept of each posterior at most. Of particles, which resampling makes alike, an eighth at most,
-        replicates in proportion to their evidence.
+        Draws kept of each posterior at most. Of particles, which resampling makes alike, an eighth at most.
 
     Returns
     -------
-    Potential, list of Independent
+    Density, list of Independent
         The density of all images as groups, and the draws of each.
 
     Raises
@@ -84,44 +60,26 @@ def independent_draws(
     ValueError
         For a method that returns restarts.
     """
-    masks = mask.expand(images.shape)
-    potential = Potential(Problem(model, (images, masks)), groups=len(images))
-    if runs_together(method):
-        run = run_kernel(method, potential, draws=draws, chains=chains, seed=seed, progress=False)  # type: ignore[arg-type]
-        if run.attrs.get("interrupted"):  # half of a simulation is no simulation
-            raise KeyboardInterrupt
-        position = unconstrain(potential, run.latents, batch=3)
-        pairs = zip(position, run.stats["lp"], strict=True)
-        return potential, [_thinned(one, lp, most) for one, lp in pairs]
-    found = []
-    seeds = np.random.SeedSequence(seed).generate_state(len(images)).tolist()
-    for image, one in zip(images, seeds, strict=True):
-        problem = Problem(model, (image, mask), guide=model.guide)
-        drawn = method.run(problem, draws=draws, chains=chains, seed=one, progress=False)
-        found.append(_of_one(drawn, potential, most))
-    return potential, found
+    density = Potential(problem, groups=groups)
+    if method.runs_together:
+        runs = method.run_together(problem, groups, plan)
+    else:
+        ones = [replace(problem, args=tuple(a[image] for a in problem.args)) for image in range(groups)]
+        runs = [method.run(one, plan.part("image", image)) for image, one in enumerate(ones)]
+    if any(word in run.attrs for run in runs for word in ENDINGS):  # half of a simulation is no simulation
+        raise KeyboardInterrupt
+    return density, [_of_one(run, density, most) for run in runs]
 
 
-def unconstrain(potential: Potential, latents: dict[str, Tensor], batch: int = 0) -> Tensor:
-    """Return positions ``(*batch, dim)`` of latents, with ``batch`` leading dimensions: ``constrain`` undone."""
-    pieces = [
-        transform.inv(latents[name]).reshape(*latents[name].shape[:batch], -1)
-        for name, transform in potential.transforms.items()
-    ]
-    return torch.cat(pieces, -1)
-
-
-def _of_one(drawn: Draws, potential: Potential, most: int) -> Independent:
-    position = unconstrain(potential, drawn.latents, batch=2)
+def _of_one(drawn: Draws, density: Density, most: int) -> Independent:
+    position = density.unconstrain(drawn.latents, batch=2)
     if drawn.draws_are == "markov":
         return _thinned(position, drawn.stats["lp"], most)
     flat = position.flatten(0, 1)
     if drawn.draws_are == "independent":
         return Independent(flat[:most], math.nan)
-    if drawn.draws_are == "particles":
-        weight = drawn.stats["log_replicate_evidence"].flatten().softmax(0)
-        count = max(1, min(most, len(flat) // 8))
-        return Independent(flat[weight.multinomial(count)], math.nan)
+    if drawn.draws_are == "particles":  # in random order
+        return Independent(flat[: max(1, min(most, len(flat) // 8))], math.nan)
     raise ValueError(f"the draws are {drawn.draws_are}; expected draws of a posterior")
 
 
@@ -137,37 +95,3 @@ def _thinned(position: Tensor, lp: Tensor, most: int) -> Independent:
     kept = position.flip(1)[:, ::step].flatten(0, 1)
     chosen = torch.linspace(0, len(kept) - 1, min(most, len(kept))).long()
     return Independent(kept[chosen], float(rhat.max()))
-
-
-def autocorrelation_time(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return autocorrelation time and R-hat of quantities, both ``(quantity,)``.
-
-    Parameters
-    ----------
-    values
-        ``(chain, draw, quantity)``. A quantity that does not vary, or is not finite, has time ``draw``.
-
-    Examples
-    --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> steps = torch.randn(32, 4000, 1, generator=generator)
-    >>> for t in range(1, 4000):
-    ...     steps[:, t] += 0.8 * steps[:, t - 1]
-    >>> tau, _ = autocorrelation_time(steps)
-    >>> abs(float(tau) - (1 + 0.8) / (1 - 0.8)) < 0.5
-    True
-    """
-    chains, draws, _ = values.shape
-    values = values.double()
-    centred = values - values.mean(1, keepdim=True)
-    spectrum = torch.fft.rfft(centred, n=2 * draws, dim=1).abs().square()
-    covariance = torch.fft.irfft(spectrum, n=2 * draws, dim=1)[:, :draws].mean(0) / draws
-    within = covariance[0] * draws / max(1, draws - 1)
-    between = values.mean(1).var(0) if chains > 1 else torch.zeros_like(within)
-    whole = covariance[0] + between
-    rho = 1 - (within - covariance) / whole
-    rho[0] = 1
-    pairs = rho[: draws // 2 * 2].unflatten(0, (-1, 2)).sum(1) if draws > 1 else rho
-    pairs = pairs.cummin(0).values.clamp(min=0)
-    tau = (2 * pairs.sum(0) - 1).nan_to_num(draws, draws).clamp(1, draws)
-    return tau, (whole / within).sqrt()

@@ -17,25 +17,38 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.adaptation import DualAveraging
-from posterior_inpainting.inference.methods.loop import Kernel
-from posterior_inpainting.inference.methods.trajectory import Point
+from posterior_inpainting.inference.density.conditional import Conditional
+from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.methods.kernel import Kernel
+from posterior_inpainting.inference.methods.trajectory import (
+    Point,
+    acceptance_of,
+    evaluate,
+    metropolis,
+    trajectory,
+)
+from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 
 __all__ = ["Alternating"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What the next iteration needs; ``log_beta`` is of each group, ``scale`` of each group's code coordinates."""
+    """What the next iteration needs.
+
+    Parameters
+    ----------
+    point
+        Where the chains are; the gradient is in the code alone.
+    tuning
+        Of the code's move.
+    log_beta
+        Of the weights' move, ``(group,)``.
+    """
 
     point: Point
-    step: DualAveraging
+    tuning: Tuning
     log_beta: Tensor
-    scale: Tensor
-    squares: Tensor
-    sums: Tensor
-    count: int = 0
     iteration: int = 0
 
 
@@ -59,7 +72,7 @@ class Alternating(Kernel):
     Raises
     ------
     ValueError
-        For a model without one of the sites of ``code``.
+        For a model without one of the sites of ``code``, or another site that is not standard normal a priori.
 
     Examples
     --------
@@ -79,35 +92,28 @@ class Alternating(Kernel):
     moves: int = 2
     target_acceptance: tuple[float, float] = (0.8, 0.3)
 
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+    def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        missing = [name for name in self.code if name not in potential.shapes]
+        missing = [name for name in self.code if name not in density.shapes]
         if missing:
-            raise ValueError(f"the model has no site {missing[0]!r}; there are {', '.join(potential.shapes)}")
-        where = self._where(potential)
-        code = position[..., where]
-        one = position.new_ones(len(position), 1, code.shape[-1])
-        step = torch.full((len(position),), 0.1).to(position)
-        return State(
-            self._evaluate(potential, position, code),
-            DualAveraging.start(step),
-            torch.full_like(step, -1.0),
-            one,
-            torch.zeros_like(one),
-            torch.zeros_like(one),
-        )
+            raise ValueError(f"the model has no site {missing[0]!r}; there are {', '.join(density.shapes)}")
+        given = Conditional(density, self._code(density, position), position)
+        _check_standard_normal(density, given, position)
+        code = evaluate(given, given.part(position))
+        tuning = Tuning.start(given, code, "diagonal", generator)
+        log_beta = torch.full_like(position[:, 0, 0], -1.0)
+        return State(replace(code, position=position), tuning, log_beta)
 
-    def step(
-        self, potential: Potential, state: State, generator: Generator
-    ) -> tuple[State, dict[str, Tensor]]:
+    def step(self, density: Density, state: State, generator: Generator) -> tuple[State, dict[str, Tensor]]:
         """Move every chain's code, then its weights; adapt while warming up."""
         warming = state.iteration < self.warmup
-        size = (state.step.log_step if warming else state.step.log_average).exp()
-        point, accepted = self._move_code(potential, state, size, generator)
-        beta = state.log_beta.exp()
+        point, tuning = state.point, state.tuning
+        given = Conditional(density, self._code(density, point.position), point.position)
+        size = tuning.step_size(warming)
+        point, accepted = self._move_code(given, point, tuning, size, generator)
         rates = []
         for _ in range(self.moves):
-            point, rate = self._move_weights(potential, point, beta, generator)
+            point, rate = self._move_weights(density, point, state.log_beta.exp(), generator)
             rates.append(rate)
         moved = torch.stack(rates).mean(0)
         info = {
@@ -116,86 +122,64 @@ class Alternating(Kernel):
             "acceptance_of_weights": moved,
             "step_size": size.unsqueeze(1).expand_as(accepted),
         }
-        following = replace(state, point=point, iteration=state.iteration + 1)
+        log_beta = state.log_beta
         if warming:
-            following = self._learn(potential, state, following, accepted, moved)
-        return following, info
+            # Robbins and Monro's steps: there is no gradient to average over.
+            gain = 2.0 / (state.iteration + 5) ** 0.6
+            log_beta = (log_beta + gain * (moved.mean(1) - self.target_acceptance[1])).clamp(-12.0, 0.0)
+            code = replace(point, position=given.part(point.position))
+            tuning = tuning.followed(accepted.mean(1), self.target_acceptance[0]).seen(code.position)
+            if relearns(state.iteration + 1, self.warmup, "diagonal"):
+                now = given.at(point.position)
+                tuning = tuning.relearnt(now, code, "diagonal", generator)
+        return State(point, tuning, log_beta, state.iteration + 1), info
 
-    def _learn(self, potential, before: State, after: State, accepted: Tensor, moved: Tensor) -> State:
-        """Robbins and Monro's steps for both acceptances; scales of the code from the warm-up's second quarter."""
-        gain = 2.0 / (before.iteration + 5) ** 0.6
-        log_beta = before.log_beta + gain * (moved.mean(1) - self.target_acceptance[1])
-        code = after.point.position[..., self._where(potential)]
-        after = replace(
-            after,
-            step=before.step.update(accepted.mean(1), self.target_acceptance[0]),
-            log_beta=log_beta.clamp(min=-12.0, max=0.0),
-        )
-        if after.iteration > self.warmup // 4:
-            sums, squares = (
-                before.sums + code.mean(1, keepdim=True),
-                before.squares + code.square().mean(1, keepdim=True),
-            )
-            after = replace(after, sums=sums, squares=squares, count=before.count + 1)
-        if after.iteration == self.warmup // 2 and after.count > 1:
-            variance = after.squares / after.count - (after.sums / after.count).square()
-            scale = variance.clamp(min=1e-8).sqrt()
-            after = replace(after, scale=scale, step=DualAveraging.start(torch.full_like(log_beta, 0.3)))
-        return after
+    def _move_code(
+        self, given: Conditional, point: Point, tuning: Tuning, size: Tensor, generator: Generator
+    ) -> tuple[Point, Tensor]:
+        """Make one Hamiltonian move of the code at fixed weights; return the probability of it."""
+        spread = float(torch.rand((), generator=generator, device=size.device))
+        steps = [max(1, round(self.steps * (0.5 + 0.5 * spread)))] * len(size)
+        start = replace(point, position=given.part(point.position))
+        proposal = trajectory(given, start, size, steps, tuning.scales, generator)
+        code, _ = metropolis(start, proposal.point, proposal.acceptance, generator)
+        return replace(code, position=given.whole(code.position)), proposal.acceptance
 
-    def _move_code(self, potential, state: State, size: Tensor, generator) -> tuple[Point, Tensor]:
-        point, where = state.point, self._where(potential)
-        step = size.reshape(-1, 1, 1)
-        code, gradient = point.position[..., where], point.gradient
-        momentum = torch.randn(code.shape, generator=generator, device=code.device).to(code)
-        energy = 0.5 * momentum.square().sum(-1) - point.log_density()
-        spread = float(torch.rand((), generator=generator, device=code.device))
-        proposal = point
-        for _ in range(max(1, round(self.steps * (0.5 + 0.5 * spread)))):
-            momentum = momentum + 0.5 * step * state.scale * gradient
-            code = code + step * state.scale * momentum
-            proposal = self._evaluate(potential, point.position, code)
-            gradient = proposal.gradient
-            momentum = momentum + 0.5 * step * state.scale * gradient
-        change = energy - 0.5 * momentum.square().sum(-1) + proposal.log_density()
-        return _choose(point, proposal, change, generator)
-
-    def _move_weights(self, potential, point: Point, beta: Tensor, generator) -> tuple[Point, Tensor]:
-        where = self._where(potential)
-        position = point.position
-        noise = torch.randn(position.shape, generator=generator, device=position.device).to(position)
-        share = beta.reshape(-1, 1, 1)
+    def _move_weights(
+        self, density: Density, point: Point, beta: Tensor, generator: Generator
+    ) -> tuple[Point, Tensor]:
+        """Propose other weights at the same code; only the likelihoods' ratio decides."""
+        position, share = point.position, beta.reshape(-1, 1, 1)
+        noise = torch.randn(position.shape, generator=generator, device=position.device, dtype=position.dtype)
         proposed = (1 - share.square()).sqrt() * position + share * noise
-        proposal = self._evaluate(potential, proposed, position[..., where])
-        return _choose(point, proposal, proposal.log_likelihood - point.log_likelihood, generator)
+        given = Conditional(density, self._code(density, position), proposed)
+        end = evaluate(given, given.part(position))
+        end = replace(end, position=given.whole(end.position))
+        probability = acceptance_of(end.log_likelihood - point.log_likelihood)
+        return metropolis(point, end, probability, generator)[0], probability
 
-    def _evaluate(self, potential: Potential, position: Tensor, code: Tensor) -> Point:
-        """Put a code in its place, and take density and gradient, the gradient in the code alone."""
-        where = self._where(potential)
-        potential.count(code[..., 0].numel())
-        with torch.enable_grad():
-            code = code.detach().requires_grad_()
-            whole = position.detach().index_copy(-1, where, code)
-            log_prior, log_likelihood = potential(whole)
-            (gradient,) = torch.autograd.grad((log_prior + log_likelihood).sum(), code)
-        return Point(whole.detach(), gradient, log_prior.detach(), log_likelihood.detach())
-
-    def _where(self, potential: Potential) -> Tensor:
+    def _code(self, density: Density, like: Tensor) -> Tensor:
         """Return the indices of the code in a position."""
-        starts = torch.tensor([0, *potential.sizes]).cumsum(0).tolist()
-        spans = zip(potential.shapes, starts, starts[1:], strict=False)
-        return torch.cat([torch.arange(low, high) for name, low, high in spans if name in self.code])
+        spans = density.sites()
+        found = [torch.arange(spans[n].start, spans[n].stop, device=like.device) for n in self.code]
+        return torch.cat(found).sort().values
 
 
-def _choose(point: Point, proposal: Point, change: Tensor, generator: Generator) -> tuple[Point, Tensor]:
-    """Make the Metropolis test: where the chains are now, and the probability of each."""
-    probability = torch.where(change.isfinite(), change, -torch.inf).clamp(max=0).exp()
-    draw = torch.rand(probability.shape, generator=generator, device=probability.device)
-    accepted = draw < probability
-    pairs = (
-        (getattr(proposal, name), getattr(point, name))
-        for name in ("position", "gradient", "log_prior", "log_likelihood")
-    )
-    return Point(
-        *(torch.where(accepted.reshape(accepted.shape + (1,) * (a.dim() - 2)), a, b) for a, b in pairs)
-    ), probability
+def _check_standard_normal(density: Density, given: Conditional, position: Tensor) -> None:
+    """Refuse a model whose other sites are not standard normal a priori, whatever the code."""
+    if position.shape[-1] == len(given.where):
+        raise ValueError("every site of the model is of the code; use ChEES()")
+    stretched = given.at(1.3 * position + 0.7).whole(given.part(position))
+    with torch.no_grad():
+        here, there = (
+            given.density(p if density.groups is not None else p[0])[0] for p in (position, stretched)
+        )
+    # The code is the same at both, so that a standard normal is all that the log prior may change by.
+    expected = -0.5 * (stretched.square().sum(-1) - position.square().sum(-1)).reshape(here.shape)
+    off = (there - here - expected).abs() > 1e-3 * (1 + expected.abs())
+    if bool(off.any()):
+        names = ", ".join(n for n in density.shapes if n not in given.names)
+        raise ValueError(
+            f"{names}: not all are standard normal a priori, which the weights' move takes for granted; name the "
+            "others in code=(...), or use ChEES()"
+        )

@@ -44,12 +44,14 @@ def evidences(
     mean, centred = fitted.mean(1), fitted - fitted.mean(1, keepdim=True)
     latent = z.shape[-1]
     covariance = centred.mT @ centred / fitted.shape[1]
-    ridge = 1e-4 * torch.eye(latent, dtype=torch.double)  # of N(0, I), which every posterior is narrower than
+    ridge = 1e-4 * torch.eye(
+        latent, dtype=torch.double, device=z.device
+    )  # of N(0, I), which every posterior is narrower than
     law = torch.distributions.MultivariateNormal(mean, covariance + ridge)
-    noise = torch.randn(len(z), count, latent, generator=generator, dtype=torch.double)
+    noise = torch.randn(len(z), count, latent, generator=generator, dtype=torch.double, device=z.device)
     drawn = mean.unsqueeze(1) + noise @ law.scale_tril.mT
     networks, chains = z.shape[1], z.shape[2]
-    halves = [late[:, :, part] for part in torch.arange(chains).tensor_split(2) if len(part)]
+    halves = [late[:, :, part] for part in torch.arange(chains, device=z.device).tensor_split(2) if len(part)]
     points = torch.cat([*(half.flatten(1, 3).double() for half in halves), drawn], 1)
     with torch.no_grad():
         densities = [sum(potential(points.to(z))).double() for potential in potentials]
@@ -57,11 +59,11 @@ def evidences(
     sizes = [half[0, 0].numel() // latent for half in halves]
 
     def estimate(some: Iterable[int]) -> Tensor:
-        starts = torch.tensor([0, *sizes]).cumsum(0) * networks
-        spans = [torch.arange(int(starts[i]), int(starts[i + 1])) for i in some]
-        where = torch.cat([*spans, torch.arange(int(starts[-1]), points.shape[1])])
+        starts = [networks * sum(sizes[:k]) for k in range(len(sizes) + 1)]
+        spans = [torch.arange(starts[i], starts[i + 1], device=z.device) for i in some]
+        where = torch.cat([*spans, torch.arange(starts[-1], points.shape[1], device=z.device)])
         each = sum(sizes[i] for i in some)
-        return bridge(density[:, :, where], torch.tensor([count] + [each] * networks))
+        return bridge(density[:, :, where], torch.tensor([count] + [each] * networks, device=z.device))
 
     whole = estimate(range(len(halves)))
     if len(halves) < 2:

@@ -19,27 +19,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.methods.adaptation import (
     Ascent,
-    DualAveraging,
     Metric,
-    Moments,
     Preconditioner,
     check_metric,
     windows,
 )
-from posterior_inpainting.inference.methods.loop import Kernel
+from posterior_inpainting.inference.methods.kernel import Kernel
 from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.starting_points import from_guide
 from posterior_inpainting.inference.methods.trajectory import (
     Point,
     Proposal,
     evaluate,
-    first_step_size,
     metropolis,
     trajectory,
 )
+from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 
 __all__ = ["ChEES"]
 
@@ -54,10 +53,8 @@ class State:
     """What the next iteration needs."""
 
     point: Point
-    step: DualAveraging
+    tuning: Tuning
     length: Ascent
-    moments: Moments
-    scales: Preconditioner
     iteration: int = 0
 
 
@@ -116,62 +113,49 @@ class ChEES(Kernel):
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
-        """Begin at positions ``(group, chain, dim)``, or where ``init`` says."""
-        if self.init == "tempered":
-            from posterior_inpainting.inference.methods.smc import TemperedSMC
+    @property
+    def runs_together(self) -> bool:
+        """Whether it draws from many posteriors at once: not from tempered starts, which are of one."""
+        return self.init != "tempered"
 
-            position = TemperedSMC().starts(potential, position.shape[1], generator)
+    def start(self, density: Density, position: Tensor, generator: Generator) -> State:
+        """Begin at positions ``(group, chain, dim)``, or where ``init`` says."""
+        chains = position.shape[1]
+        if self.init == "tempered":
+            position = TemperedSMC().starts(density, chains, generator)
         if self.init == "optimum":
-            position = climb(potential, position)
+            position = climb(density, position)
         if self.init == "guide":
-            position = from_guide(potential, position.shape[1])
+            position = from_guide(density, chains)
         if self.superchains is not None:
-            chains = position.shape[1]
             if not 0 < self.superchains <= chains or chains % self.superchains:
                 raise ValueError(f"superchains={self.superchains}; expected a divisor of the {chains} chains")
             position = position[:, : self.superchains].repeat_interleave(chains // self.superchains, 1)
-        return self.begin(potential, position, generator, 1.0)
+        return self.begin(density, position, generator, 1.0)
 
     def begin(
-        self,
-        potential: Potential,
-        position: Tensor,
-        generator: Generator,
-        inverse_temperature: float | Tensor,
+        self, density: Density, position: Tensor, generator: Generator, inverse_temperature: float | Tensor
     ) -> State:
         """Begin at positions ``(group, chain, dim)`` of tempered densities."""
-        point = evaluate(potential, position, inverse_temperature)
-        scales = Preconditioner.identity(position)
-        step = first_step_size(potential, point, scales, generator, inverse_temperature)
-        return State(
-            point,
-            DualAveraging.start(step),
-            Ascent.start(8 * step),
-            Moments.start(position, self.metric == "dense"),
-            scales,
-        )
+        point = evaluate(density, position, inverse_temperature)
+        tuning = Tuning.start(density, point, self.metric, generator, inverse_temperature)
+        return State(point, tuning, Ascent.start(8 * tuning.step_size(True)))
 
     def step(
         self,
-        potential: Potential,
+        density: Density,
         state: State,
         generator: Generator,
         inverse_temperature: float | Tensor = 1.0,
     ) -> tuple[State, dict[str, Tensor]]:
         """Make one iteration of every chain; adapt while warming up."""
         warming = state.iteration < self.warmup
-        step_size = (state.step.log_step if warming else state.step.log_average).exp()
-        length = (state.length.log_value if warming else state.length.log_average).exp()
-        most = min(self.max_steps, 32) if state.iteration < 0.15 * self.warmup else self.max_steps
-        # The one transfer from the device in an iteration: how many leapfrog steps to make.
-        steps = (
-            (0.5 * (1 + _halton(state.iteration)) * length / step_size).ceil().clamp(1, most).int().tolist()
-        )
+        step_size = state.tuning.step_size(warming)
+        steps = self._steps(state, step_size, warming)
         proposal = trajectory(
-            potential, state.point, step_size, steps, state.scales, generator, inverse_temperature
+            density, state.point, step_size, steps, state.tuning.scales, generator, inverse_temperature
         )
-        point, _ = metropolis(state.point, proposal, generator)
+        point, _ = metropolis(state.point, proposal.point, proposal.acceptance, generator)
         count = torch.tensor(steps, device=step_size.device).unsqueeze(1)
         info = {
             "lp": point.log_density(),
@@ -183,37 +167,35 @@ class ChEES(Kernel):
         }
         following = replace(state, point=point, iteration=state.iteration + 1)
         if warming:
-            travelled = count.squeeze(1) * step_size
-            following = self._learn(state, following, proposal, travelled)
-            if following.iteration in windows(self.warmup) and self.metric != "identity":
-                following = self._relearn_scales(potential, following, generator, inverse_temperature)
+            following = self._adapt(state, following, proposal, count.squeeze(1) * step_size)
+            if relearns(following.iteration, self.warmup, self.metric):
+                tuning = following.tuning.relearnt(
+                    density, point, self.metric, generator, inverse_temperature
+                )
+                length = Ascent.start(torch.full_like(step_size, SHORTEST))  # in units of the new scales
+                following = replace(following, tuning=tuning, length=length)
         return following, info
 
-    def _learn(self, before: State, after: State, proposal: Proposal, travelled: Tensor) -> State:
-        """Adapt step size and trajectory length to one iteration, and take in where the chains are."""
+    def _steps(self, state: State, step_size: Tensor, warming: bool) -> list[int]:
+        """Return each group's leapfrog steps: the one transfer from the device in an iteration."""
+        length = (state.length.log_value if warming else state.length.log_average).exp()
+        most = min(self.max_steps, 32) if state.iteration < 0.15 * self.warmup else self.max_steps
+        jittered = 0.5 * (1 + _halton(state.iteration)) * length
+        return (jittered / step_size).ceil().clamp(1, most).int().tolist()
+
+    def _adapt(self, before: State, after: State, proposal: Proposal, travelled: Tensor) -> State:
+        """Tune step size and trajectory length to one iteration, and take in where the chains are."""
         harmonic = 1 / (1 / proposal.acceptance.clamp(min=1e-2)).mean(1)
-        step = before.step.update(harmonic, self.target_acceptance)
-        gradient = _chees_gradient(before.point, proposal, travelled, before.scales)
+        tuning = before.tuning.followed(harmonic, self.target_acceptance).seen(after.point.position)
+        gradient = _chees_gradient(before.point, proposal, travelled, before.tuning.scales)
         length = before.length.update(gradient, self.learning_rate)
+        log_length = length.log_value
         if (
             before.iteration >= windows(self.warmup)[0]
         ):  # from there on scales are learnt and T is in their units
-            length = replace(length, log_value=length.log_value.clamp(min=math.log(SHORTEST)))
-        longest = step.log_step + torch.tensor(float(self.max_steps)).log().to(step.log_step)
-        length = replace(length, log_value=length.log_value.minimum(longest))
-        return replace(after, step=step, length=length, moments=before.moments.update(after.point.position))
-
-    def _relearn_scales(self, potential, state: State, generator, inverse_temperature) -> State:
-        """Change the scales, and begin step and length anew, whose units change with them."""
-        scales = state.moments.scales()
-        first = first_step_size(potential, state.point, scales, generator, inverse_temperature)
-        return replace(
-            state,
-            step=DualAveraging.start(first),
-            length=Ascent.start(torch.full_like(first, SHORTEST)),
-            moments=Moments.start(state.point.position, self.metric == "dense"),
-            scales=scales,
-        )
+            log_length = log_length.clamp(min=math.log(SHORTEST))
+        longest = tuning.step.log_step + math.log(self.max_steps)
+        return replace(after, tuning=tuning, length=replace(length, log_value=log_length.minimum(longest)))
 
 
 def _chees_gradient(start: Point, proposal: Proposal, travelled: Tensor, scales: Preconditioner) -> Tensor:

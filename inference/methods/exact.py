@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.methods.variational import draw_from_guide
 
 __all__ = ["Exact"]
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Method):
     """Draw from the model's exact conditional law; ``log_evidence`` (nats) is in ``attrs`` where known.
 
     Raises ``ValueError`` for a model that does not say ``guide_is_exact``.
@@ -31,23 +32,27 @@ class Exact:
     'independent'
     """
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    draws_are = "independent"
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
         """Draw ``chains`` x ``draws`` times, independently."""
-        if not getattr(problem.model, "guide_is_exact", False):
+        model = problem.abilities
+        if not model.guide_is_exact:
             raise ValueError(
                 f"{type(problem.model).__name__} has no exact posterior; use NUTS(), HMC() or Variational()"
             )
-        torch.manual_seed(seed)
-        if hasattr(problem.model, "draw_completions"):  # its latents are too many to be carried along
-            kept = problem.model.draw_completions(*problem.args, **problem.kwargs, draws=draws * chains)
-            latents = {name: value.unflatten(0, (chains, draws)) for name, value in kept.items()}
-            stats = {"log_weight": torch.zeros(chains, draws)}
-        else:
-            latents, stats = draw_from_guide(problem, draws, chains)
-        attrs: dict = {"gradient_evaluations": 0}
-        if hasattr(problem.model, "log_evidence"):
-            evidence = float(problem.model.log_evidence(*problem.args, **problem.kwargs))
-            attrs |= {"log_evidence": evidence} if math.isfinite(evidence) else {}
-        if hasattr(problem.model, "law_of_draws"):  # where the weights, not the draws, are the posterior's
-            attrs["law"] = problem.model.law_of_draws
-        return Draws(latents, stats, "independent", attrs)
+        shape = plan.chains, plan.draws
+        with plan.streams.seeded("guide"):
+            kept = model.draw_completions(*problem.args, **problem.kwargs, draws=shape[0] * shape[1])
+            if kept is None:
+                latents, stats = draw_from_guide(problem, plan.draws, plan.chains)
+            else:
+                latents = {name: value.unflatten(0, shape) for name, value in kept.items()}
+                stats = {"log_weight": torch.zeros(shape)}
+        attrs: dict[str, Any] = {"gradient_evaluations": 0}
+        evidence = None if model.is_pseudo_posterior else model.log_evidence(*problem.args, **problem.kwargs)
+        if evidence is not None and math.isfinite(float(evidence)):
+            attrs["log_evidence"] = float(evidence)
+        if model.law_of_draws:  # where the weights, not the draws, are the posterior's
+            attrs["law"] = model.law_of_draws
+        return Draws(latents, stats, self.draws_are, attrs)

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo one chain at a time: Pyro's own kernels, with everything they know recorded.
+"""Hamiltonian Monte Carlo chain by chain: Pyro's own kernels, with everything they know recorded.
 
 Hoffman & Gelman 2014, *The No-U-Turn Sampler*; the kernels are ``pyro.infer.HMC`` and ``pyro.infer.NUTS``.
 They are stepped here rather than by ``pyro.infer.MCMC``, which reports no energy, step size or number
@@ -7,17 +7,18 @@ of gradients, and are given our potential, which takes a model's closed form whe
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from pyro.infer import HMC as PyroHMC
 from pyro.infer import NUTS as PyroNUTS
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.methods.loop import drive
+from posterior_inpainting.inference.methods.pyro_process import PyroProcess
 
 __all__ = ["HMC", "NUTS"]
 
@@ -38,8 +39,34 @@ class _RecordingNUTS(_Recording, PyroNUTS):
     pass
 
 
+class _OneByOne(Method):
+    """What both methods do with their kernel: an iteration of every chain in turn."""
+
+    draws_are = "markov"
+    is_resumable = True
+    warmup: int | None
+
+    @abstractmethod
+    def kernel(self, potential_fn: Callable) -> _Recording:
+        """Return Pyro's kernel of a potential."""
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
+        """Run all chains, each from its own draw of the prior."""
+        warmup = max(200, plan.draws // 2) if self.warmup is None else self.warmup
+        density = Potential(problem)
+        run = drive(PyroProcess(self.label, self.kernel, density, warmup, plan), plan)
+        attrs = {
+            "warmup": warmup,
+            "gradient_evaluations": run.gradients,
+            "potential": density.route,
+            **run.label,
+        }
+        latents, stats = ({n: v[0] for n, v in part.items()} for part in (run.latents, run.stats))
+        return Draws(latents, stats, self.draws_are, attrs)
+
+
 @dataclass(frozen=True)
-class HMC:
+class HMC(_OneByOne):
     """Hamiltonian Monte Carlo with a fixed trajectory length (Neal 2011).
 
     Parameters
@@ -65,11 +92,8 @@ class HMC:
     target_acceptance: float = 0.8
     full_mass: bool = False
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-        """Run ``chains`` chains one after another, each from its own draw of the prior."""
-        return _run(self, problem, draws, chains, seed, progress)
-
-    def _kernel(self, potential_fn: Callable) -> _Recording:
+    def kernel(self, potential_fn: Callable) -> _Recording:
+        """Return Pyro's HMC kernel."""
         return _Recording(
             potential_fn=potential_fn,
             trajectory_length=self.trajectory_length,
@@ -79,7 +103,7 @@ class HMC:
 
 
 @dataclass(frozen=True)
-class NUTS:
+class NUTS(_OneByOne):
     """The No-U-Turn sampler (Hoffman & Gelman 2014, with multinomial trajectories as in Stan).
 
     Parameters
@@ -111,81 +135,11 @@ class NUTS:
     max_tree_depth: int = 10
     full_mass: bool = False
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-        """Run ``chains`` chains one after another, each from its own draw of the prior."""
-        return _run(self, problem, draws, chains, seed, progress)
-
-    def _kernel(self, potential_fn: Callable) -> _RecordingNUTS:
+    def kernel(self, potential_fn: Callable) -> _RecordingNUTS:
+        """Return Pyro's NUTS kernel."""
         return _RecordingNUTS(
             potential_fn=potential_fn,
             target_accept_prob=self.target_acceptance,
             max_tree_depth=self.max_tree_depth,
             full_mass=self.full_mass,
         )
-
-
-def _run(method: HMC | NUTS, problem: Problem, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-    warmup = max(200, draws // 2) if method.warmup is None else method.warmup
-    potential = Potential(problem)
-    positions, records = [], []
-    with tqdm(total=chains * (warmup + draws), disable=not progress, unit="it") as bar:
-        for chain in range(chains):
-            bar.set_description(f"{type(method).__name__} chain {chain + 1}/{chains}")
-            torch.manual_seed(seed + chain)
-            position, record = _run_chain(method, potential, warmup, draws, bar)
-            positions.append(position)
-            records.append(record)
-    stats = {name: torch.stack([record[name] for record in records]) for name in records[0]}
-    attrs = {"warmup": warmup, "gradient_evaluations": potential.gradients, "potential": potential.route}
-    return Draws(potential.keep(torch.stack(positions)), stats, "markov", attrs)
-
-
-def _run_chain(
-    method: HMC | NUTS, potential: Potential, warmup: int, draws: int, bar: tqdm
-) -> tuple[Tensor, dict]:
-    """Step one kernel; return positions ``(draw, dim)`` and statistics by name."""
-
-    def potential_fn(state: dict[str, Tensor]) -> Tensor:
-        potential.count(1)
-        log_prior, log_likelihood = potential(state["position"].unsqueeze(0))
-        return -(log_prior + log_likelihood).squeeze(0)
-
-    kernel = method._kernel(potential_fn)
-    kernel.initial_params = state = {"position": potential.draw_prior(1).squeeze(0)}
-    kernel.setup(warmup)
-    positions, rows = [], []
-    for iteration in range(warmup + draws):
-        before, start = _Counters(kernel, potential), kernel._potential_energy_last
-        state = kernel.sample(state)
-        bar.update()
-        if bar.n % 10 == 0:
-            bar.set_postfix(step=f"{kernel.step_size:.2g}", refresh=False)
-        if iteration < warmup:
-            continue
-        after = _Counters(kernel, potential)
-        positions.append(state["position"].detach())
-        rows.append(
-            {
-                "lp": -float(kernel._potential_energy_last),
-                "energy": float(start + kernel.kinetic),
-                "acceptance_rate": after.acceptance_since(before, iteration - warmup),
-                "step_size": float(kernel.step_size),
-                "n_steps": after.gradients - before.gradients,
-                "diverging": after.divergences > before.divergences,
-            }
-        )
-    kernel.cleanup()
-    return torch.stack(positions), {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
-
-
-class _Counters:
-    """The running totals of a kernel, from whose differences one iteration's figures follow."""
-
-    def __init__(self, kernel, potential: Potential):
-        self.gradients = potential.gradients
-        self.divergences = len(kernel._divergences)
-        self.mean_acceptance = kernel._mean_accept_prob
-
-    def acceptance_since(self, before: _Counters, index: int) -> float:
-        """Undo the kernel's running mean, which starts anew after warm-up."""
-        return min(1.0, max(0.0, self.mean_acceptance * (index + 1) - before.mean_acceptance * index))

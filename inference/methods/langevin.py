@@ -11,42 +11,28 @@ exact; unadjusted it does not: a normal of sd s comes out with sd s / sqrt(1 - e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.adaptation import (
-    DualAveraging,
-    Metric,
-    Moments,
-    Preconditioner,
-    check_metric,
-    windows,
-)
-from posterior_inpainting.inference.methods.loop import DivergedError, Kernel
+from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.methods.adaptation import Metric, check_metric
+from posterior_inpainting.inference.methods.kernel import Kernel
+from posterior_inpainting.inference.methods.loop import DivergedError
 from posterior_inpainting.inference.methods.optimum import climb
-from posterior_inpainting.inference.methods.trajectory import (
-    Point,
-    evaluate,
-    first_step_size,
-    metropolis,
-    trajectory,
-)
+from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory
+from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 
 __all__ = ["MALA", "ULA"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What the next iteration needs; ``step`` adapts the root of eps."""
+    """What the next iteration needs; the step that is tuned is the root of eps."""
 
     point: Point
-    step: DualAveraging
-    moments: Moments
-    scales: Preconditioner
+    tuning: Tuning
     iteration: int = 0
 
 
@@ -85,50 +71,39 @@ class MALA(Kernel):
         check_metric(self.metric)
         _check_init(self.init)
 
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+    def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        position = climb(potential, position) if self.init == "optimum" else position
-        point = evaluate(potential, position)
-        scales = Preconditioner.identity(position)
-        step = first_step_size(potential, point, scales, generator)
-        return State(
-            point, DualAveraging.start(step), Moments.start(position, self.metric == "dense"), scales
-        )
+        position = climb(density, position) if self.init == "optimum" else position
+        point = evaluate(density, position)
+        return State(point, Tuning.start(density, point, self.metric, generator))
 
-    def step(
-        self, potential: Potential, state: State, generator: Generator
-    ) -> tuple[State, dict[str, Tensor]]:
+    def step(self, density: Density, state: State, generator: Generator) -> tuple[State, dict[str, Tensor]]:
         """Make ``thin`` steps of every chain; adapt while warming up."""
         warming = state.iteration < self.warmup
-        acceptance = torch.zeros(())
-        diverging = torch.zeros((), dtype=torch.bool)
+        acceptance = torch.zeros_like(state.point.log_prior)
+        diverging = torch.zeros_like(acceptance, dtype=torch.bool)
+        point, tuning = state.point, state.tuning
         for _ in range(self.thin):
-            root = (state.step.log_step if warming else state.step.log_average).exp()
-            proposal = trajectory(potential, state.point, root, [1] * len(root), state.scales, generator)
-            point, _ = metropolis(state.point, proposal, generator)
-            state = replace(state, point=point)
-            acceptance = acceptance.to(proposal.acceptance) + proposal.acceptance / self.thin
-            diverging = diverging.to(proposal.diverging.device) | proposal.diverging
+            root = tuning.step_size(warming)
+            proposal = trajectory(density, point, root, [1] * len(root), tuning.scales, generator)
+            point, _ = metropolis(point, proposal.point, proposal.acceptance, generator)
+            acceptance = acceptance + proposal.acceptance / self.thin
+            diverging = diverging | proposal.diverging
             if warming:
-                step = state.step.update(proposal.acceptance.mean(1), self.target_acceptance)
-                state = replace(state, step=step)
+                tuning = tuning.followed(proposal.acceptance.mean(1), self.target_acceptance)
         info = {
-            "lp": state.point.log_density(),
+            "lp": point.log_density(),
             "energy": proposal.energy,
             "acceptance_rate": acceptance,
             "step_size": root.square().unsqueeze(1).expand_as(acceptance),
             "n_steps": torch.full_like(acceptance, self.thin, dtype=torch.int64),
             "diverging": diverging,
         }
-        state = replace(state, iteration=state.iteration + 1)
         if warming:
-            state = replace(state, moments=state.moments.update(state.point.position))
-            if state.iteration in windows(self.warmup) and self.metric != "identity":
-                scales = state.moments.scales()
-                first = first_step_size(potential, state.point, scales, generator)
-                fresh = Moments.start(state.point.position, self.metric == "dense")
-                state = replace(state, step=DualAveraging.start(first), moments=fresh, scales=scales)
-        return state, info
+            tuning = tuning.seen(point.position)
+            if relearns(state.iteration + 1, self.warmup, self.metric):
+                tuning = tuning.relearnt(density, point, self.metric, generator)
+        return State(point, tuning, state.iteration + 1), info
 
 
 @dataclass(frozen=True)
@@ -166,20 +141,25 @@ class ULA(Kernel):
     thin: int = 5
     init: str = "prior"
 
-    label: ClassVar[str] = "ULA (unadjusted)"
+    is_biased = True
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
         _check_init(self.init)
 
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> FreeState:
+    @property
+    def label(self) -> str:
+        """What the result calls it, which says what it lacks."""
+        return "ULA (unadjusted)"
+
+    def start(self, density: Density, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""
-        position = climb(potential, position) if self.init == "optimum" else position
-        return FreeState(evaluate(potential, position))
+        position = climb(density, position) if self.init == "optimum" else position
+        return FreeState(evaluate(density, position))
 
     def step(
-        self, potential: Potential, state: FreeState, generator: Generator
+        self, density: Density, state: FreeState, generator: Generator
     ) -> tuple[FreeState, dict[str, Tensor]]:
         """Make ``thin`` steps of every chain, none of them ever refused."""
         point = state.point
@@ -187,10 +167,10 @@ class ULA(Kernel):
             position = point.position
             noise = torch.randn(position.shape, generator=generator, device=position.device).to(position)
             drift = 0.5 * self.step_size * point.gradient
-            point = evaluate(potential, position + drift + self.step_size**0.5 * noise)
+            point = evaluate(density, position + drift + self.step_size**0.5 * noise)
         lp = point.log_density()
         # Of many images at once, the one that diverges must not lose the others: its `diverging` says so.
-        if potential.groups is None and not lp.isfinite().all():
+        if density.groups is None and not lp.isfinite().all():
             raise DivergedError(
                 f"{self.label} diverged in iteration {state.iteration + 1}: step_size={self.step_size:g} is "
                 "too large for this posterior; try a tenth of it, or MALA(), which finds its own"

@@ -1,7 +1,8 @@
-"""The loop that every vectorised method shares: warm up, keep draws, show progress, be resumable.
+"""The one loop of everything that draws in sequence: progress, Ctrl-C, a budget of gradients, store and resume.
 
-A *kernel* is a frozen dataclass of settings with ``start`` (positions to state) and ``step`` (state to
-state and info). Everything it learns is in its state, so that a run can stop and go on.
+A *process* is one run under way. It goes forward step by step, and everything that it needs to go on is in its state, so
+that a run can stop anywhere and be taken up again with the same draws. What a process does in a step is its own affair:
+move all chains, one temperature of a cloud of particles, one step of an optimiser.
 """
 
 from __future__ import annotations
@@ -9,62 +10,95 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, DrawsAre, Problem
+from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
-from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.results.store import Store
 
-__all__ = ["DivergedError", "Kernel", "Run", "run_kernel"]
+__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "drive"]
+
+#: What is kept of one step: site -> value, or a position; and statistics by name.
+Row = tuple[Any, dict[str, Tensor]]
 
 
 class DivergedError(ValueError):
     """A chain left the numbers: what was drawn before is kept, and without a draw the caller gets the error."""
 
 
-class Kernel(ABC):
-    """A vectorised Markov chain method: a frozen dataclass of settings that says how to start and to step.
+class Process(ABC):
+    """One run, step by step.
 
-    See ``ChEES`` for one. Its field ``warmup`` counts the iterations that adapt and are thrown away.
+    Attributes
+    ----------
+    label
+        What the progress bar says.
+    total
+        Steps in all; ``None`` where that is not known beforehand.
+    draws
+        Rows that the whole run keeps.
+    iteration
+        Steps made so far.
+    commits_every
+        Steps after which the state is stored while nothing is kept yet.
     """
 
-    warmup: int
-    draws_are: ClassVar[DrawsAre] = "markov"
+    label: str
+    total: int | None
+    draws: int
+    iteration: int = 0
+    commits_every: int = 50
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step is left."""
+        return self.total is not None and self.iteration >= self.total
+
+    @property
+    @abstractmethod
+    def gradients(self) -> int:
+        """Gradient evaluations so far, all chains counted."""
 
     @abstractmethod
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> Any:
-        """Return the first state, from positions ``(group, chain, dim)``."""
+    def start(self) -> None:
+        """Make the first state."""
 
     @abstractmethod
-    def step(self, potential: Potential, state: Any, generator: Generator) -> tuple[Any, dict[str, Tensor]]:
-        """Return the next state, and statistics ``(group, chain)`` by name; ``state.point`` is where it is."""
+    def step(self) -> Row | None:
+        """Go forward by one step; return what is kept of it, if anything."""
 
-    def run(
-        self,
-        problem: Problem,
-        *,
-        draws: int,
-        chains: int,
-        seed: int,
-        progress: bool,
-        store: Store | None = None,
-    ) -> Draws:
-        """Run ``chains`` chains at once, each from its own draw of the prior."""
-        run = run_kernel(
-            self, Potential(problem), draws=draws, chains=chains, seed=seed, progress=progress, store=store
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return everything that going on needs: tensors, numbers, and dictionaries and dataclasses of them."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what :meth:`state` returned, in place of :meth:`start`."""
+
+    def gather(self, rows: list[Row]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return rows as latents and statistics ``(group, chain, draw, ...)``; a row has all but the draws."""
+        values, infos = zip(*rows, strict=True)
+        latents, stats = (
+            {name: torch.stack([one[name] for one in part], 2) for name in part[0]}
+            for part in (values, infos)
         )
-        first = [{name: value[0] for name, value in part.items()} for part in (run.latents, run.stats)]
-        return Draws(first[0], first[1], self.draws_are, run.attrs)
+        return latents, stats
+
+    def conclude(self) -> list[Row] | None:
+        """Return what a run that is ended early still gives beside its rows, ``None`` if that is nothing."""
+        return None
+
+    def status(self) -> str:
+        """Say in a word or two how it goes."""
+        return ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a kernel drew.
+    """What a process drew.
 
     Parameters
     ----------
@@ -72,142 +106,130 @@ class Run:
         Site -> ``(group, chain, draw, *shape)`` in the model's own space.
     stats
         Statistic -> ``(group, chain, draw)``.
-    attrs
-        ``warmup``, ``gradient_evaluations``, ``potential``, and ``interrupted``, ``diverged`` or
-        ``budget_spent`` where that ended the run.
+    gradients
+        Evaluations in all.
+    ended
+        ``""`` for a whole run, else what ended it: ``"interrupted"``, ``"budget_spent"`` or ``"diverged"``.
     """
 
     latents: dict[str, Tensor]
     stats: dict[str, Tensor]
-    attrs: dict[str, Any]
+    gradients: int
+    ended: str = ""
+
+    @property
+    def label(self) -> dict[str, int]:
+        """The attribute that labels an incomplete result; none for a whole one."""
+        return {self.ended: 1} if self.ended else {}
 
 
-@dataclass
-class _Progress:
-    """A run under way: where it is, and the blocks of draws that are done."""
+#: What may end a run early, and how its result is labelled then.
+_ENDINGS: dict[type[BaseException], str] = {
+    KeyboardInterrupt: "interrupted",
+    BudgetSpentError: "budget_spent",
+    DivergedError: "diverged",
+}
+#: The attributes that label an incomplete result.
+ENDINGS = tuple(_ENDINGS.values())
 
-    state: Any
-    generator: Generator
-    blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]]
-    draws: int = 0
 
+def drive(process: Process, plan: Plan) -> Run:
+    """Run a process to its end, or go on with what the plan's store holds.
 
-def run_kernel(
-    kernel: Kernel,
-    potential: Potential,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
-    progress: bool,
-    store: Store | None = None,
-) -> Run:
-    """Run a kernel from draws of the prior, or go on with what a store holds.
-
-    Ctrl-C ends it early with the draws that are there, if there are any.
+    Ctrl-C, a spent budget and a divergence end it early with the draws that are there; if there are none, the error
+    reaches the caller.
 
     Parameters
     ----------
-    kernel, potential
-        What to run on what.
-    draws, chains
-        Kept iterations, and chains of each group.
-    seed
-        Seed of the starts and of everything after.
-    progress
-        Whether to show a progress bar.
-    store
-        Where to keep draws and state as the run goes.
+    process
+        What to run; it has not been started.
+    plan
+        Progress and store are read.
     """
-    run = _begin_or_resume(kernel, potential, chains, seed, store)
-    total = kernel.warmup + draws
-    ending = ""
-    kept: list[tuple[Tensor, dict[str, Tensor]]] = []
-    block = store.block if store is not None else 50
-    bar = tqdm(total=total, initial=run.state.iteration, disable=not progress, unit="it")
-    with bar:
-        try:
-            while run.state.iteration < total:
-                warming = run.state.iteration < kernel.warmup
-                run.state, info = kernel.step(potential, run.state, run.generator)
-                if not warming:
-                    kept.append((run.state.point.position, info))
-                if run.state.iteration % 10 == 0 and progress:
-                    _show(bar, kernel, warming, info)
-                bar.update()
-                # Blocks are counted in draws, so that a chunk on disk is written once and whole.
-                if (
-                    len(kept) == block
-                    or run.state.iteration == total
-                    or (warming and run.state.iteration % block == 0)
-                ):
-                    _finish_block(run, kept, potential, draws, store)
-        except (KeyboardInterrupt, DivergedError, BudgetSpentError) as reason:
-            if not kept and not run.blocks:
-                raise
-            ending = "budget_spent" if isinstance(reason, BudgetSpentError) else "interrupted"
-            if isinstance(reason, DivergedError):
-                ending = "diverged"
-                done = run.draws + len(kept)
-                warnings.warn(f"{reason}. The {done} draws a chain before that are kept", stacklevel=5)
-            run.blocks += [_as_block(kept, potential)] if kept else []
-    latents, stats = (
-        {name: torch.cat([one[part][name] for one in run.blocks], 2) for name in run.blocks[0][part]}
-        for part in (0, 1)
-    )
-    attrs = {
-        "warmup": kernel.warmup,
-        "gradient_evaluations": potential.gradients,
-        "potential": potential.route,
-        **({ending: 1} if ending else {}),
-    }
-    return Run(latents, stats, attrs)
+    recorder = _Recorder(process, plan)
+    ended = ""
+    try:
+        recorder.begin()
+        with tqdm(
+            total=process.total, initial=process.iteration, disable=not plan.progress, unit="it"
+        ) as bar:
+            while not process.is_finished:
+                recorder.take(process.step())
+                _show(bar, process)
+    except tuple(_ENDINGS) as reason:
+        ended = _ENDINGS[type(reason)]
+        if not recorder.conclude():
+            raise
+        if isinstance(reason, DivergedError):
+            warnings.warn(f"{reason}. The {recorder.done} draws a chain before that are kept", stacklevel=4)
+    latents, stats = recorder.everything()
+    return Run(latents, stats, process.gradients, ended)
 
 
-def _begin_or_resume(
-    kernel: Kernel, potential: Potential, chains: int, seed: int, store: Store | None
-) -> _Progress:
-    groups = potential.groups or 1
-    saved = store.load_state() if store is not None else None
-    if store is not None and saved is not None:
-        generator = torch.Generator(device=saved["device"])
-        generator.set_state(saved["generator"])
-        potential.gradients = saved["gradients"]
-        blocks = [store.read(saved["draws"])] if saved["draws"] else []
-        return _Progress(saved["state"], generator, blocks, saved["draws"])
-    torch.manual_seed(seed)
-    position = potential.draw_prior(groups * chains).reshape(groups, chains, -1)
-    # Another seed than the starts', or the first momenta would be the same numbers.
-    generator = torch.Generator(device=position.device).manual_seed(seed + 1_000_003)
-    return _Progress(kernel.start(potential, position, generator), generator, [])
+class _Recorder:
+    """What a run has kept so far, in blocks, and the store that each block goes to."""
+
+    def __init__(self, process: Process, plan: Plan):
+        self.process, self.store = process, plan.store
+        self.size = 50 if plan.store is None else plan.store.block
+        self.rows: list[Row] = []
+        self.blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self.done = 0
+
+    def begin(self) -> None:
+        """Start the process, or take it up from the store."""
+        saved = None if self.store is None else self.store.load_state()
+        if self.store is None or saved is None:
+            self.process.start()
+            return
+        if saved["draws"]:
+            self.blocks, self.done = [self.store.read(saved["draws"])], saved["draws"]
+        self.process.restore(saved["state"])
+
+    def take(self, row: Row | None) -> None:
+        """Keep a row; finish a block where one is full, so that a chunk on disk is written once and whole."""
+        process = self.process
+        if row is not None:
+            self.rows.append(row)
+        pause = row is None and not self.rows and process.iteration % process.commits_every == 0
+        if len(self.rows) == self.size or process.is_finished or pause:
+            self._finish_block()
+
+    def conclude(self) -> bool:
+        """Keep what an ended process still gives; return whether there is anything at all."""
+        last = self.process.conclude()
+        self.rows += last or []
+        if self.rows:
+            self.done += len(self.rows)
+            self.blocks.append(self.process.gather(self.rows))
+        return bool(self.blocks) or last is not None
+
+    def everything(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return all latents and statistics."""
+        if not self.blocks:
+            return {}, {}
+        latents, stats = (
+            {
+                name: torch.cat([block[part][name] for block in self.blocks], 2)
+                for name in self.blocks[0][part]
+            }
+            for part in (0, 1)
+        )
+        return latents, stats
+
+    def _finish_block(self) -> None:
+        """Move the rows into a block, and commit it with the state that follows it."""
+        block = self.process.gather(self.rows) if self.rows else ({}, {})
+        count = len(self.rows)
+        if self.store is not None:
+            saved = {"state": self.process.state(), "draws": self.done + count}
+            self.store.write(block, self.done, self.process.draws, saved)
+        if count:
+            self.blocks, self.rows, self.done = [*self.blocks, block], [], self.done + count
 
 
-def _finish_block(run: _Progress, kept: list, potential: Potential, draws: int, store: Store | None) -> None:
-    """Move what was kept into a block, and commit it with the state that follows it."""
-    block = _as_block(kept, potential) if kept else ({}, {})
-    count = len(kept)
-    if store is not None:
-        saved = {
-            "state": run.state,
-            "generator": run.generator.get_state(),
-            "device": str(run.generator.device),
-            "draws": run.draws + count,
-            "gradients": potential.gradients,
-        }
-        store.write(*block, run.draws, draws, saved)
-    if kept:
-        run.blocks.append(block)
-        run.draws += count
-        kept.clear()
-
-
-def _as_block(kept: list, potential: Potential) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    positions, infos = zip(*kept, strict=True)
-    stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-    return potential.keep(torch.stack(positions, 2)), stats
-
-
-def _show(bar: tqdm, kernel: Kernel, warming: bool, info: dict[str, Tensor]) -> None:
-    bar.set_description(f"{type(kernel).__name__} {'warming up' if warming else 'drawing'}")
-    if "acceptance_rate" in info:
-        bar.set_postfix(acceptance=f"{float(info['acceptance_rate'].nanmean()):.2f}", refresh=False)
+def _show(bar: tqdm, process: Process) -> None:
+    bar.update()
+    if not bar.disable and (process.iteration % 10 == 0 or process.is_finished):
+        bar.set_description(process.label)
+        bar.set_postfix_str(process.status(), refresh=False)

@@ -13,29 +13,31 @@ instead it is the *cut* posterior (Plummer 2015): what is seen of the image then
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, Method, Problem
+from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time, runs_together
 from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.chees import ChEES
-from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.methods.evidence_resampling import resampled
+from posterior_inpainting.inference.methods.loop import ENDINGS
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_weights import WeightDraws
 
-__all__ = ["Nested", "NestedDraws", "nested_draws"]
+__all__ = ["Nested", "NetworkDraws"]
 
 
 @dataclass(frozen=True)
-class NestedDraws:
+class NetworkDraws:
     """Codes ``(image, network, draw, latent)``, log evidences ``(image, network)`` and their standard errors.
 
-    ``rhat`` is the largest over networks and codes, ``(image,)``.
+    ``rhat`` is the largest over networks and codes, ``(image,)``; ``ended`` what ended the run early, if anything.
     """
 
     z: Tensor
@@ -43,6 +45,7 @@ class NestedDraws:
     error: Tensor
     rhat: Tensor
     gradients: int
+    ended: str = ""
 
     def weights(self, cut: bool = False) -> Tensor:
         """Return the probability of each network ``(image, network)``: equal for the cut posterior."""
@@ -50,22 +53,13 @@ class NestedDraws:
 
     def resample(self, image: int, count: int, generator: torch.Generator, cut: bool = False) -> dict:
         """Return ``count`` draws of one image's posterior, in random order: ``network`` and ``z``."""
-        weights = self.weights(cut)[image].double()
-        # Systematic: a network gets its share of the draws to within one, and no draw comes twice before all have once.
-        places = (torch.arange(count) + torch.rand((), generator=generator)) / count
-        network = torch.searchsorted(weights.cumsum(0), places).clamp(max=len(weights) - 1)
-        pool = self.z.shape[2]
-        chosen = torch.empty(count, dtype=torch.long)
-        for index in network.unique().tolist():
-            mine = (network == index).nonzero().flatten()
-            orders = [torch.randperm(pool, generator=generator) for _ in range(math.ceil(len(mine) / pool))]
-            chosen[mine] = torch.cat(orders)[: len(mine)]
-        order = torch.randperm(count, generator=generator)
-        return {"network": network[order], "z": self.z[image, network, chosen][order]}
+        log_weight = self.weights(cut)[image].log()
+        network, draw = resampled(log_weight, self.z.shape[2], count, generator)
+        return {"network": network, "z": self.z[image, network, draw]}
 
 
 @dataclass(frozen=True)
-class Nested:
+class Nested(Method):
     """The posterior over z and the networks of a ``WeightDraws``: chains for each network, weighed by evidence.
 
     ``draws`` and ``chains`` of ``infer`` are those of each network, and of the result, which is resampled from all
@@ -96,109 +90,135 @@ class Nested:
     within: Method = field(default_factory=lambda: ChEES(warmup=100))
     cut: bool = False
 
+    is_resumable = True
+
+    @property
+    def draws_are(self) -> DrawsAre:  # type: ignore[override]
+        """Draws resampled by evidence, or the optima that the method within returns."""
+        return "restarts" if self.within.draws_are == "restarts" else "particles"
+
     @property
     def label(self) -> str:
         """What the result is called."""
         return "cut posterior" if self.cut else "nested"
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    @property
+    def runs_together(self) -> bool:
+        """Whether it draws from the posteriors of many images in one batch."""
+        return self.within.runs_together
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run the method for each network, then draw from all of them in proportion to their evidence."""
-        model: Any = problem.model
-        if not isinstance(model, WeightDraws):
-            raise ValueError(f"{type(model).__name__} has no networks to nest; give a WeightDraws")
-        if hasattr(self.within, "restarts"):
-            return self._optima(model, problem, seed, progress)
-        options: Any = {"draws": draws, "chains": chains, "seed": seed, "progress": progress}
-        image, mask = (argument.unsqueeze(0) for argument in problem.args)
-        found = nested_draws(model, image, mask, self.within, **options)
-        generator = torch.Generator().manual_seed(seed + 2_000_003)
-        drawn = found.resample(0, chains * draws, generator, self.cut)
+        if self.within.draws_are == "restarts":
+            return self._optima(problem, plan)
+        args = tuple(argument.unsqueeze(0) for argument in problem.args)
+        return self._result(self.networks(replace(problem, args=args), 1, plan), 0, plan)
+
+    def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
+        """Run the method for each network, on all images in one batch."""
+        if not self.runs_together:
+            return super().run_together(problem, groups, plan)
+        found = self.networks(problem, groups, plan)
+        return [self._result(found, image, plan.part("image", image)) for image in range(groups)]
+
+    def networks(self, problem: Problem, groups: int, plan: Plan, reference: int = 4000) -> NetworkDraws:
+        """Draw codes under every network, of every image, and estimate each network's evidence.
+
+        Parameters
+        ----------
+        problem
+            Of a ``WeightDraws``, with images and masks ``(image, channel, row, column)``.
+        groups
+            Number of images.
+        plan
+            Draws and chains are those of each network. A run that is ended early keeps the networks that are done.
+        reference
+            Draws from the Gaussian that normalises the evidences.
+        """
+        model = _networks_of(problem)
+        pools: list[Tensor] = []
+        gradients, ended = 0, ""
+        for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
+            part = plan.part("network", index, progress=False)
+            try:
+                runs = self._of_network(replace(problem, model=network, guide=network.guide), groups, part)
+            except (KeyboardInterrupt, BudgetSpentError) as reason:
+                ended = "interrupted" if isinstance(reason, KeyboardInterrupt) else "budget_spent"
+                if not pools:
+                    raise
+                break
+            ended = next((word for word in ENDINGS if any(word in one.attrs for one in runs)), "")
+            if not ended or not pools:
+                pools.append(torch.stack([one.latents["z"] for one in runs]))
+                gradients += sum(one.attrs["gradient_evaluations"] for one in runs)
+            if ended:
+                break
+        z = torch.stack(pools, 1)  # (image, network, chain, draw, latent)
+        done = model.networks[: len(pools)]
+        densities = [Potential(Problem(network, problem.args), groups=groups) for network in done]
+        generator = plan.streams.generator("reference", device=z.device)
+        evidence, error = evidences(densities, z, reference, generator)
+        rhat = torch.stack([autocorrelation_time(one)[1].max() for one in z.flatten(0, 1)])
+        return NetworkDraws(
+            z.flatten(2, 3), evidence, error, rhat.reshape(z.shape[:2]).amax(1), gradients, ended
+        )
+
+    def _of_network(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
+        """Draw codes under one network: all images together, or one after another."""
+        if self.within.runs_together:
+            return self.within.run_together(problem, groups, plan)
+        runs = []
+        for image in range(groups):
+            one = replace(problem, args=tuple(a[image] for a in problem.args))
+            runs.append(self.within.run(one, plan.part("image", image)))
+        if runs[0].draws_are not in ("markov", "particles"):
+            raise ValueError(f"{self.within.label} draws are {runs[0].draws_are}; expected Markov chains")
+        return runs
+
+    def _result(self, found: NetworkDraws, image: int, plan: Plan) -> Draws:
+        """Resample one image's draws by evidence."""
+        chains, draws = plan.chains, plan.draws
+        generator = plan.streams.generator("resampling", device=found.z.device)
+        drawn = found.resample(image, chains * draws, generator, self.cut)
         latents = {name: value.unflatten(0, (chains, draws)) for name, value in drawn.items()}
-        evidence = found.log_evidence[0]
+        evidence = found.log_evidence[image]
         count = len(evidence)
-        whole = float(evidence.logsumexp(0)) - math.log(count)
-        stats = {
-            "log_network_evidence": evidence[latents["network"]],
-            "log_replicate_evidence": torch.full((chains, draws), whole),
-        }
         attrs = {
             "networks": count,
-            "effective_networks": float(1 / found.weights(self.cut)[0].square().sum()),
-            "log_evidence": whole,
+            "effective_networks": float(1 / found.weights(self.cut)[image].square().sum()),
+            "log_evidence": float(evidence.logsumexp(0)) - math.log(count),
             "log_evidence_sd_between_networks": float(evidence.std()) if count > 1 else 0.0,
-            "log_evidence_error_of_a_network": float(found.error[0].mean()),
-            "rhat_within_networks": float(found.rhat[0]),
-            "gradient_evaluations": found.gradients,
+            "log_evidence_error_of_a_network": float(found.error[image].mean()),
+            "rhat_within_networks": float(found.rhat[image]),
+            "gradient_evaluations": found.gradients // len(found.z),
+            **({found.ended: 1} if found.ended else {}),
         }
-        return Draws(latents, stats, "particles", attrs)
+        stats = {"log_network_evidence": evidence[latents["network"]]}
+        return Draws(latents, stats, self.draws_are, attrs)
 
-    def _optima(self, model: WeightDraws, problem: Problem, seed: int, progress: bool) -> Draws:
+    def _optima(self, problem: Problem, plan: Plan) -> Draws:
         """Return the best optimum under each network: chain = network, draw = 1."""
-        best, lp, gradients = [], [], 0
-        for network in tqdm(model.networks, desc="networks", disable=not progress):
+        model = _networks_of(problem)
+        best, lp, gradients, ended = [], [], 0, ""
+        for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
             one = Problem(network, problem.args)
-            drawn = self.within.run(one, draws=1, chains=1, seed=seed, progress=False)
+            part = plan.part("network", index, progress=False, draws=1, chains=1)
+            drawn = self.within.run(one, part)
             top = int(drawn.stats["lp"][:, -1].argmax())
             best.append(drawn.latents["z"][top, -1])
             lp.append(drawn.stats["lp"][top, -1])
             gradients += drawn.attrs["gradient_evaluations"]
-        latents = {"z": torch.stack(best).unsqueeze(1), "network": torch.arange(len(best)).unsqueeze(1)}
-        attrs = {"gradient_evaluations": gradients, "networks": len(best)}
+            ended = next((word for word in ENDINGS if word in drawn.attrs), "")
+            if ended:
+                break
+        networks = torch.arange(len(best), device=best[0].device)
+        latents = {"z": torch.stack(best).unsqueeze(1), "network": networks.unsqueeze(1)}
+        attrs: dict[str, Any] = {"gradient_evaluations": gradients, "networks": len(best)}
+        attrs |= {ended: 1} if ended else {}
         return Draws(latents, {"lp": torch.stack(lp).unsqueeze(1)}, "restarts", attrs)
 
 
-def nested_draws(
-    model: WeightDraws,
-    images: Tensor,
-    masks: Tensor,
-    within: Any,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
-    progress: bool = True,
-    reference: int = 512,
-) -> NestedDraws:
-    """Draw codes for every image and network, and estimate every network's evidence.
-
-    Parameters
-    ----------
-    model
-        The networks.
-    images, masks
-        ``(image, channel, row, column)``, all of which run at once where the method can.
-    within
-        As for :class:`Nested`.
-    draws, chains, seed, progress
-        Of each image and network, as for ``infer``.
-    reference
-        Draws from the Gaussian that normalises the evidences.
-    """
-    potentials = [
-        Potential(Problem(network, (images, masks)), groups=len(images)) for network in model.networks
-    ]
-    pools, rhats, gradients = [], [], 0
-    for index, potential in enumerate(tqdm(potentials, desc="networks", disable=not progress)):
-        options: Any = {"draws": draws, "chains": chains, "seed": seed + index, "progress": False}
-        if runs_together(within):
-            run = run_kernel(within, potential, **options)
-            pool = run.latents["z"]
-            gradients += potential.gradients
-        else:
-            network = model.networks[index]
-            problems = [
-                Problem(network, pair, guide=network.guide) for pair in zip(images, masks, strict=True)
-            ]
-            runs = [within.run(problem, **options) for problem in problems]
-            if runs[0].draws_are not in ("markov", "particles"):
-                raise ValueError(
-                    f"{type(within).__name__} draws are {runs[0].draws_are}; expected Markov chains"
-                )
-            pool = torch.stack([one.latents["z"] for one in runs])
-            gradients += sum(one.attrs["gradient_evaluations"] for one in runs)
-        rhats.append(torch.stack([autocorrelation_time(one)[1].max() for one in pool]))
-        pools.append(pool)
-    z = torch.stack(pools, 1)  # (image, network, chain, draw, latent)
-    generator = torch.Generator().manual_seed(seed + 3_000_017)
-    evidence, error = evidences(potentials, z, reference, generator)
-    return NestedDraws(z.flatten(2, 3), evidence, error, torch.stack(rhats).amax(0), gradients)
+def _networks_of(problem: Problem) -> WeightDraws:
+    if not isinstance(problem.model, WeightDraws):
+        raise ValueError(f"{type(problem.model).__name__} has no networks to nest; give a WeightDraws")
+    return problem.model

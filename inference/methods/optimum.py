@@ -6,35 +6,127 @@ element by element, so nothing of one reaches another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, Problem
-from posterior_inpainting.inference.density.budget import affordable
+from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import affordable, spend
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.methods.loop import Process, Row, drive
 
-__all__ = ["MAP", "climb"]
+__all__ = ["MAP", "Climb", "climb"]
 
 
-def climb(potential: Potential, position: Tensor, steps: int = 300, learning_rate: float = 0.03) -> Tensor:
-    """Move chains ``(..., chain, dim)`` towards an optimum each, by Adam: where thousands of weights may start."""
-    position = position.clone()
-    optimiser = torch.optim.Adam([position], lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        position.grad = -potential.gradient(position)[2]
-        optimiser.step()
-        schedule.step()
-    return position
+class Climb(Process):
+    """Positions ``(..., chain, dim)`` on their way to an optimum each, by Adam along half a cosine.
+
+    A row is what is kept of the positions at one of the steps ``wanted``, and ``lp`` there.
+
+    Parameters
+    ----------
+    density
+        What is maximised.
+    position
+        Where it starts; without groups ``(chain, dim)``.
+    steps, learning_rate
+        Adam's, and its first step size.
+    wanted
+        Numbers of steps after which a row is kept; beside them the end is.
+    """
+
+    label = "climbing"
+
+    def __init__(
+        self,
+        density: Density,
+        position: Tensor,
+        steps: int,
+        learning_rate: float,
+        wanted: tuple[int, ...] = (),
+    ):
+        self.density, self.position = density, position.clone()
+        self.steps = steps
+        self.wanted = {*wanted, steps}
+        # The last step only looks at where the one before it led.
+        self.total, self.draws = steps + 1, len(self.wanted)
+        self.optimiser = torch.optim.Adam([self.position], lr=learning_rate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations so far."""
+        return self.density.gradients
+
+    def start(self) -> None:
+        """Nothing is made that is not there already."""
+
+    def step(self) -> Row | None:
+        """Keep a row if one is wanted here, then go up."""
+        last = self.iteration == self.steps
+        row = self._row() if last else None
+        if not last:
+            log_prior, log_likelihood, gradient = self.density.gradient(self.position)
+            if self.iteration in self.wanted:
+                row = self._kept(log_prior + log_likelihood)
+            self.position.grad = -gradient
+            self.optimiser.step()
+            self.schedule.step()
+        self.iteration += 1
+        return row
+
+    def conclude(self) -> list[Row]:
+        """Where an ended climb has come to is what it gives."""
+        return [self._row()]
+
+    def state(self) -> dict[str, Any]:
+        """Return where it is, and what the optimiser remembers."""
+        return {
+            "position": self.position.detach().clone(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "iteration": self.iteration,
+            "gradients": self.density.gradients,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        with torch.no_grad():
+            self.position.copy_(state["position"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.iteration, self.density.gradients = state["iteration"], state["gradients"]
+        spend(state["gradients"])
+
+    def _row(self) -> Row:
+        with torch.no_grad():
+            return self._kept(sum(self.density(self.position)))  # type: ignore[arg-type]
+
+    def _kept(self, lp: Tensor) -> Row:
+        """Return a row: latents and statistics ``(group, chain)``."""
+        latents, alone = self.density.keep(self.position.detach().clone()), self.density.groups is None
+        stats = {"lp": lp, "step": torch.full_like(lp, self.iteration, dtype=torch.int64)}
+        values, info = (
+            {n: v.unsqueeze(0) if alone else v for n, v in part.items()} for part in (latents, stats)
+        )
+        return values, info
+
+
+def climb(density: Density, position: Tensor, steps: int = 300, learning_rate: float = 0.03) -> Tensor:
+    """Move chains ``(..., chain, dim)`` towards an optimum each: where thousands of weights may start."""
+    process = Climb(density, position, steps, learning_rate)
+    while process.iteration < steps:  # within another run: what ends that one ends this
+        process.step()
+    return process.position
 
 
 @dataclass(frozen=True)
-class MAP:
+class MAP(Method):
     """Maximise the joint density over the latents from ``restarts`` draws of the prior.
 
     In Pyro's words an ``AutoDelta`` for each restart. The result has one *restart* a chain and one
@@ -72,71 +164,50 @@ class MAP:
                 "expected at least 1 of each"
             )
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    is_resumable = True
+
+    @property
+    def draws_are(self) -> DrawsAre:  # type: ignore[override]
+        """Optima, or the way to them."""
+        return "restarts" if self.snapshots == 1 else "path"
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
         """Optimise from every restart; chain = restart, draw = snapshot."""
-        torch.manual_seed(seed)
-        kept = getattr(problem.model, "kept", lambda latents: latents)
-        wanted = np.unique(np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:])
-        path: list[tuple[int, dict[str, Tensor], Tensor]] = []
+        climbing = self._process(problem, plan)
+        run = drive(climbing, plan)
+        latents, stats = ({n: v[0] for n, v in part.items()} for part in (run.latents, run.stats))
+        best = int(stats["lp"][:, -1].argmax())
+        attrs = {"gradient_evaluations": run.gradients, "best_restart": best, **run.label}
+        return Draws(latents, stats, self.draws_are, attrs)
 
-        def look(step: int, latents: dict[str, Tensor], lp: Tensor) -> None:
-            if step in wanted[:-1]:
-                path.append((step, kept({k: v.clone() for k, v in latents.items()}), lp))
-
-        potential, position = self._start(problem)
-        latents, lp = self._climb(potential, position, progress, look if self.snapshots > 1 else None)
-        path.append((potential.gradients // position[..., 0].numel(), kept(latents), lp))
-        attrs = {"gradient_evaluations": potential.gradients, "best_restart": int(lp.argmax())}
-        steps, points, densities = zip(*path, strict=True)
-        stats = {"lp": torch.stack(densities, 1), "step": torch.tensor(steps).expand(self.restarts, -1)}
-        sites = {name: torch.stack([one[name] for one in points], 1) for name in points[0]}
-        return Draws(sites, stats, "restarts" if self.snapshots == 1 else "path", attrs)
-
-    def optimise(
-        self, problem: Problem, progress: bool = False, look: Callable | None = None
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def optimise(self, problem: Problem, plan: Plan | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """Return the optima, site -> ``(restart, *batch, *event)``, and their log joint density ``(restart,)``.
 
-        A batch of images is optimised as if each were alone, from the same starting points. ``look`` is
-        called with the number of steps made so far, the latents there and their log joint density.
+        A batch of images is optimised as if each were alone, from the same starting points; densities are summed
+        over it.
         """
-        return self._climb(*self._start(problem), progress, look)
+        plan = Plan(1, 1) if plan is None else plan
+        climbing = self._process(problem, plan)
+        run = drive(climbing, plan)
+        latents = {name: value[:, :, -1] for name, value in run.latents.items()}
+        lp = run.stats["lp"][..., -1].sum(0)
+        alone = climbing.density.groups is None
+        return {n: v[0] if alone else v.transpose(0, 1).clone() for n, v in latents.items()}, lp
 
-    def _climb(
-        self, potential: Potential, position: Tensor, progress: bool, look: Callable | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        steps = affordable(self.steps, position[..., 0].numel())
-        optimiser = torch.optim.Adam([position], lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for step in tqdm(range(steps), desc="MAP", disable=not progress, unit="step"):
-            log_prior, log_likelihood, gradient = potential.gradient(position)
-            if look is not None:
-                look(step, _by_restart(potential, position), _by_restart_sum(log_prior + log_likelihood))
-            position.grad = -gradient
-            optimiser.step()
-            schedule.step()
-        with torch.no_grad():
-            log_prior, log_likelihood = potential(position)
-        return _by_restart(potential, position), _by_restart_sum(log_prior + log_likelihood)
-
-    def _start(self, problem: Problem) -> tuple[Potential, Tensor]:
-        """Draw starts from the prior, the same for every image of a batch: ``([image,] restart, dim)``."""
+    def _process(self, problem: Problem, plan: Plan) -> Climb:
+        """Draw starts from the prior, the same for every image of a batch."""
         images = max((len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4), default=None)
         if images is not None:  # a mask may be shared by all images
             args = (a.expand(images, *a.shape[-3:]) if isinstance(a, Tensor) else a for a in problem.args)
             problem = replace(problem, args=tuple(args))
         # The optimum is that of the density in the model's own space, whose constraints `constrain` keeps.
-        potential = Potential(problem, groups=images, jacobian=False)
-        position = potential.draw_prior(self.restarts)
-        return potential, position if images is None else position.repeat(images, 1, 1)
-
-
-def _by_restart(potential: Potential, position: Tensor) -> dict[str, Tensor]:
-    """Latents with restarts first: site -> ``(restart, [image,] *event)``."""
-    latents = potential.constrain(position.detach())
-    return {n: v if potential.groups is None else v.transpose(0, 1).clone() for n, v in latents.items()}
-
-
-def _by_restart_sum(lp: Tensor) -> Tensor:
-    """Sum log densities ``([image,] restart)`` over images."""
-    return lp if lp.dim() == 1 else lp.sum(0)
+        density = Potential(problem, groups=images, jacobian=False)
+        with plan.streams.seeded("starts"):
+            position = density.draw_prior(self.restarts)
+        if images is not None:
+            position = position.repeat(images, 1, 1)
+        # Planned within the budget, so that the step size has fallen to 0 at the end.
+        steps = affordable(self.steps, math.prod(position.shape[:-1]))
+        between = np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:-1]
+        wanted = tuple(int(step) for step in np.unique(between) if step < steps)
+        return Climb(density, position, steps, self.learning_rate, wanted)

@@ -7,24 +7,30 @@ likelihood, the evidence is estimated by
 
 .. math:: \hat Z = \prod_t \frac1N \sum_i p(\tilde x \mid q_i)^{\beta_t - \beta_{t-1}}.
 
-Independent replicates run side by side; they are the ``chain`` dimension, and the spread of their
-estimates is the standard error of the evidence.
+Independent replicates run side by side, and the spread of their estimates is the standard error of the evidence. What
+is returned are draws of the replicates' mixture, each replicate weighed by its evidence estimate: where replicates
+found different modes, a mode's share is that of the evidence and not of the replicates.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, DrawsAre, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import spend
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.starts import draw_starts
 from posterior_inpainting.inference.methods.adaptation import Moments
+from posterior_inpainting.inference.methods.evidence_resampling import resampled
+from posterior_inpainting.inference.methods.loop import Process, Row, drive
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory
+from posterior_inpainting.inference.streams import Streams
 
 __all__ = ["TemperedSMC", "pooled_evidence"]
 
@@ -40,7 +46,7 @@ class Cloud:
 
 
 @dataclass(frozen=True)
-class TemperedSMC:
+class TemperedSMC(Method):
     """Sequential Monte Carlo along adaptive temperatures; ``chains`` replicates of ``draws`` particles.
 
     Parameters
@@ -76,7 +82,8 @@ class TemperedSMC:
     max_moves: int = 20
     target_acceptance: float = 0.8
 
-    draws_are: ClassVar[DrawsAre] = "particles"
+    draws_are = "particles"
+    is_resumable = True
 
     def __post_init__(self):
         if not 0 < self.share < 1 or self.steps < 1 or self.max_moves < 1:
@@ -85,52 +92,46 @@ class TemperedSMC:
                 "(0, 1) and at least 1 of the others"
             )
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
-        """Carry ``chains`` replicates of ``draws`` particles from prior to posterior."""
-        potential = Potential(problem)
-        torch.manual_seed(seed)
-        position = potential.draw_prior(chains * draws).reshape(chains, draws, -1)
-        # Another seed than the starts', or the first momenta would be the same numbers.
-        generator = torch.Generator(device=position.device).manual_seed(seed + 1_000_003)
-        cloud, rounds = self._anneal(potential, position, generator, progress)
-        estimate, error = pooled_evidence(cloud.log_evidence)
+    def run(self, problem: Problem, plan: Plan) -> Draws:
+        """Carry ``chains`` replicates of ``draws`` particles from prior to posterior, and draw from their mixture."""
+        density = Potential(problem)
+        process = Annealing(self, density, plan.chains, plan.draws, plan.streams)
+        drive(process, plan)
+        cloud = process.cloud
+        generator = plan.streams.generator("resampling", device=cloud.log_evidence.device)
+        replicate, particle = resampled(cloud.log_evidence, plan.draws, plan.chains * plan.draws, generator)
+        shape = plan.chains, plan.draws
         stats = {
-            "lp": cloud.point.log_density(),
-            "log_replicate_evidence": cloud.log_evidence.unsqueeze(1).expand(chains, draws),
+            "lp": cloud.point.log_density()[replicate, particle].reshape(shape),
+            "replicate": replicate.reshape(shape),
+            "log_replicate_evidence": cloud.log_evidence[replicate].reshape(shape),
         }
-        attrs = {
-            "log_evidence": estimate,
-            "log_evidence_se": error,
-            "temperatures": rounds,
-            "gradient_evaluations": potential.gradients,
-            "potential": potential.route,
+        position = cloud.point.position[replicate, particle].reshape(*shape, -1)
+        share = cloud.log_evidence.double().softmax(0)
+        attrs: dict[str, Any] = {
+            "replicates": plan.chains,
+            "effective_replicates": float(1 / share.square().sum()),
+            "temperatures": process.iteration,
+            "gradient_evaluations": density.gradients,
+            "potential": density.route,
         }
-        return Draws(potential.constrain(cloud.point.position), stats, "particles", attrs)
+        if not problem.abilities.is_pseudo_posterior:  # of a weighted density it would be no evidence
+            estimate, error = pooled_evidence(cloud.log_evidence)
+            attrs |= {"log_evidence": estimate, "log_evidence_se": error}
+        return Draws(density.keep(position), stats, self.draws_are, attrs)
 
-    def starts(self, potential: Potential, count: int, generator: Generator) -> Tensor:
-        """Return ``(group, count, dim)`` particles of one replicate of at least 256 for each group."""
-        if potential.groups is not None:
+    def starts(self, density: Density, count: int, generator: Generator) -> Tensor:
+        """Return ``(group, count, dim)`` particles of one replicate of at least 256."""
+        if density.groups is not None:
             raise ValueError("tempered starts are for one posterior at a time")
         particles = max(256, count)
-        position = potential.draw_prior(particles).unsqueeze(0)
-        cloud, _ = self._anneal(potential, position, generator, progress=False)
+        # A stream of its own, told by the generator that the kernel was given.
+        number = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        process = Annealing(self, density, 1, particles, Streams(number))
+        drive(process, Plan(0, 1))
+        position = process.cloud.point.position
         chosen = torch.randperm(particles, generator=generator, device=position.device)[:count]
-        return cloud.point.position[:, chosen]
-
-    def _anneal(
-        self, potential: Potential, position: Tensor, generator: Generator, progress: bool
-    ) -> tuple[Cloud, int]:
-        zeros = position.new_zeros(position.shape[0])
-        cloud = Cloud(evaluate(potential, position, 0.0), zeros, zeros, zeros + 0.5)
-        bar = tqdm(total=1.0, desc="tempering", disable=not progress, bar_format="{l_bar}{bar}| {elapsed}")
-        rounds = 0
-        with bar:
-            while bool((cloud.inverse_temperature < 1).any()):
-                cloud = self._reweight(cloud, generator)
-                cloud = self._move(potential, cloud, generator)
-                rounds += 1
-                bar.update(float(cloud.inverse_temperature.min()) - bar.n)
-        return cloud, rounds
+        return position[:, chosen]
 
     def _reweight(self, cloud: Cloud, generator: Generator) -> Cloud:
         """Choose the next temperature of each replicate, reweight, count the evidence, resample."""
@@ -149,18 +150,18 @@ class TemperedSMC:
         )
         return Cloud(point, following, evidence, cloud.step_size)
 
-    def _move(self, potential: Potential, cloud: Cloud, generator: Generator) -> Cloud:
+    def _move(self, density: Density, cloud: Cloud, generator: Generator) -> Cloud:
         """Move every particle until it has forgotten where it was."""
         beta = cloud.inverse_temperature.unsqueeze(1)
         moments = Moments.start(cloud.point.position).update(cloud.point.position)
         scales = moments.scales()
-        point = evaluate(potential, cloud.point.position, beta)  # the gradient at the new temperature
+        point = evaluate(density, cloud.point.position, beta)  # the gradient at the new temperature
         origin, step = point.position, cloud.step_size
         for _ in range(self.max_moves):
             spread = float(torch.rand((), generator=generator, device=origin.device))
             steps = [max(1, round(self.steps * (0.5 + 0.5 * spread)))] * len(step)
-            proposal = trajectory(potential, point, step, steps, scales, generator, beta)
-            point, _ = metropolis(point, proposal, generator)
+            proposal = trajectory(density, point, step, steps, scales, generator, beta)
+            point, _ = metropolis(point, proposal.point, proposal.acceptance, generator)
             # Between moves, so that each move on its own leaves the tempered posterior as it is.
             step = (step * (0.5 * (proposal.acceptance.mean(1) - self.target_acceptance)).exp()).clamp(
                 1e-6, 2.0
@@ -168,6 +169,66 @@ class TemperedSMC:
             if float(_correlation(origin, point.position).max()) < self.correlation:
                 break
         return Cloud(point, cloud.inverse_temperature, cloud.log_evidence, step)
+
+
+class Annealing(Process):
+    """A cloud on its way from prior to posterior: a temperature a step, and nothing kept before the last."""
+
+    label = "tempering"
+    total, draws, commits_every = None, 0, 1  # how many temperatures there will be is not known
+
+    def __init__(
+        self, method: TemperedSMC, density: Density, replicates: int, particles: int, streams: Streams
+    ):
+        self.method, self.density, self.streams = method, density, streams
+        self.replicates, self.particles = replicates, particles
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every replicate is at the posterior."""
+        return bool((self.cloud.inverse_temperature >= 1).all())
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations so far."""
+        return self.density.gradients
+
+    def start(self) -> None:
+        """Draw every particle from the prior."""
+        drawn = draw_starts(self.density, self.replicates * self.particles, self.streams)
+        position = drawn.reshape(self.replicates, self.particles, -1)
+        zeros = position.new_zeros(self.replicates)
+        self._generator = self.streams.generator("momenta", device=position.device)
+        self.cloud = Cloud(evaluate(self.density, position, 0.0), zeros, zeros, zeros + 0.5)
+
+    def step(self) -> Row | None:
+        """Go down to the next temperature of each replicate."""
+        cloud = self.method._reweight(self.cloud, self._generator)
+        self.cloud = self.method._move(self.density, cloud, self._generator)
+        self.iteration += 1
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Return the cloud and the generator's state."""
+        return {
+            "cloud": self.cloud,
+            "generator": self._generator.get_state(),
+            "device": str(self._generator.device),
+            "iteration": self.iteration,
+            "gradients": self.density.gradients,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a stored cloud."""
+        self.cloud, self.iteration = state["cloud"], state["iteration"]
+        self._generator = Generator(device=state["device"])
+        self._generator.set_state(state["generator"])
+        self.density.gradients = state["gradients"]
+        spend(state["gradients"])
+
+    def status(self) -> str:
+        """Say how far the slowest replicate is on its way."""
+        return f"{100 * float(self.cloud.inverse_temperature.min()):.3g} % of the likelihood"
 
 
 def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.methods import chees
 from posterior_inpainting.inference.methods.adaptation import windows
 from posterior_inpainting.inference.methods.chees import ChEES
-from posterior_inpainting.inference.methods.loop import Kernel
+from posterior_inpainting.inference.methods.kernel import Kernel
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate
 
 __all__ = ["ParallelTempering"]
@@ -75,32 +75,31 @@ class ParallelTempering(Kernel):
         if self.temperatures < 2:
             raise ValueError(f"temperatures={self.temperatures}; expected at least 2")
 
-    def start(self, potential: Potential, position: Tensor, generator: Generator) -> State:
+    @property
+    def runs_together(self) -> bool:
+        """Not: its groups are temperatures of one posterior."""
+        return False
+
+    def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin with every replica at a draw of the prior; ``position`` ``(1, chain, dim)`` is the coldest's."""
-        if potential.groups is not None:
-            raise ValueError(
-                "ParallelTempering draws from one posterior at a time; use ChEES for many images"
-            )
         _, chains, dim = position.shape
-        hotter = potential.draw_prior((self.temperatures - 1) * chains).reshape(-1, chains, dim)
+        hotter = density.draw_prior((self.temperatures - 1) * chains).reshape(-1, chains, dim)
         # Steps of beta that shrink towards the prior, where a little data changes much.
         inverse = torch.linspace(1, 0, self.temperatures).to(position) ** 3
         replicas = self._moves().begin(
-            potential, torch.cat([position, hotter]), generator, inverse.unsqueeze(1)
+            density, torch.cat([position, hotter]), generator, inverse.unsqueeze(1)
         )
         return State(replicas, inverse, torch.zeros_like(inverse[1:]))
 
-    def step(
-        self, potential: Potential, state: State, generator: Generator
-    ) -> tuple[State, dict[str, Tensor]]:
+    def step(self, density: Density, state: State, generator: Generator) -> tuple[State, dict[str, Tensor]]:
         """Move every replica, then let alternate pairs of neighbours swap."""
         beta = state.inverse_temperature.unsqueeze(1)
-        replicas, info = self._moves().step(potential, state.replicas, generator, beta)
+        replicas, info = self._moves().step(density, state.replicas, generator, beta)
         point, rejection = self._swap(
             replicas.point, state.inverse_temperature, replicas.iteration, generator
         )
         # The gradient is of the tempered density: whoever changed temperature needs it anew.
-        point = evaluate(potential, point.position, beta)
+        point = evaluate(density, point.position, beta)
         info = {name: value[:1] for name, value in info.items()}
         info["lp"] = point.log_density()[:1]
         swaps = state.swaps + 1
@@ -109,7 +108,7 @@ class ParallelTempering(Kernel):
         info["swap_rate"] = rate.expand_as(info["lp"])
         following = State(replace(replicas, point=point), state.inverse_temperature, total, swaps)
         if replicas.iteration in windows(self.warmup):
-            following = self._space_evenly(potential, following)
+            following = self._space_evenly(density, following)
         return following, info
 
     def _moves(self) -> ChEES:
@@ -140,7 +139,7 @@ class ParallelTempering(Kernel):
         fields = (point.position, point.gradient, point.log_prior, point.log_likelihood)
         return Point(*map(exchange, fields)), rejection
 
-    def _space_evenly(self, potential: Potential, state: State) -> State:
+    def _space_evenly(self, density: Density, state: State) -> State:
         """Put the temperatures where neighbours would reject equally often (Syed et al. 2022, section 5.1)."""
         barrier = torch.cat([torch.zeros_like(state.rejection[:1]), (state.rejection + 1e-3).cumsum(0)])
         wanted = torch.linspace(0, 1, len(barrier)).to(barrier) * barrier[-1]
@@ -149,5 +148,5 @@ class ParallelTempering(Kernel):
         old = state.inverse_temperature
         inner = old[right - 1] + share * (old[right] - old[right - 1])
         inverse = torch.cat([old[:1], inner, old[-1:]])
-        point = evaluate(potential, state.replicas.point.position, inverse.unsqueeze(1))
+        point = evaluate(density, state.replicas.point.position, inverse.unsqueeze(1))
         return State(replace(state.replicas, point=point), inverse, torch.zeros_like(state.rejection))

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
 
-__all__ = ["Point", "Proposal", "evaluate", "first_step_size", "metropolis", "trajectory"]
+__all__ = ["Point", "Proposal", "acceptance_of", "evaluate", "first_step_size", "metropolis", "trajectory"]
 
 #: A trajectory whose energy rises by more than this has left the path it should follow (Stan's bound).
 DIVERGENCE = 1000.0
@@ -47,14 +47,14 @@ class Proposal:
     diverging: Tensor
 
 
-def evaluate(potential: Potential, position: Tensor, inverse_temperature: float | Tensor = 1.0) -> Point:
+def evaluate(density: Density, position: Tensor, inverse_temperature: float | Tensor = 1.0) -> Point:
     """Evaluate density and gradient at ``(group, chain, dim)``."""
-    log_prior, log_likelihood, gradient = potential.gradient(position, inverse_temperature)
+    log_prior, log_likelihood, gradient = density.gradient(position, inverse_temperature)
     return Point(position, gradient, log_prior, log_likelihood)
 
 
 def trajectory(
-    potential: Potential,
+    density: Density,
     start: Point,
     step_size: Tensor,
     steps: list[int],
@@ -66,8 +66,8 @@ def trajectory(
 
     Parameters
     ----------
-    potential
-        The density.
+    density
+        What to move on.
     start
         Where the chains are.
     step_size
@@ -88,32 +88,37 @@ def trajectory(
     energy = kinetic - start.log_density(inverse_temperature)
     step = step_size.reshape(*step_size.shape, *[1] * (3 - step_size.dim()))
     if len(set(steps)) == 1:
-        end, final = _leapfrog(potential, start, momentum, step, steps[0], scales, inverse_temperature, None)
+        end, final = _leapfrog(density, start, momentum, step, steps[0], scales, inverse_temperature, None)
     else:
-        end, final = _ragged(potential, start, momentum, step, steps, scales, inverse_temperature)
+        end, final = _ragged(density, start, momentum, step, steps, scales, inverse_temperature)
     change = energy - 0.5 * final.square().sum(-1) + end.log_density(inverse_temperature)
-    change = torch.where(change.isfinite(), change, -torch.inf)  # NaN: rejected
-    return Proposal(end, final, change.clamp(max=0).exp(), energy, change < -DIVERGENCE)
+    lost = ~change.isfinite() | (change < -DIVERGENCE)
+    return Proposal(end, final, acceptance_of(change), energy, lost)
 
 
-def metropolis(start: Point, proposal: Proposal, generator: Generator) -> tuple[Point, Tensor]:
-    """Accept each chain's proposal with its probability; return where the chains are now, and who moved."""
-    draw = torch.rand(proposal.acceptance.shape, generator=generator, device=start.position.device)
-    accepted = draw < proposal.acceptance
+def metropolis(start: Point, end: Point, acceptance: Tensor, generator: Generator) -> tuple[Point, Tensor]:
+    """Move each chain from start to end with its probability ``(group, chain)``; return where it is, and who moved."""
+    draw = torch.rand(acceptance.shape, generator=generator, device=acceptance.device)
+    accepted = draw < acceptance
     wide = accepted.unsqueeze(-1)
     return (
         Point(
-            torch.where(wide, proposal.point.position, start.position),
-            torch.where(wide, proposal.point.gradient, start.gradient),
-            torch.where(accepted, proposal.point.log_prior, start.log_prior),
-            torch.where(accepted, proposal.point.log_likelihood, start.log_likelihood),
+            torch.where(wide, end.position, start.position),
+            torch.where(wide, end.gradient, start.gradient),
+            torch.where(accepted, end.log_prior, start.log_prior),
+            torch.where(accepted, end.log_likelihood, start.log_likelihood),
         ),
         accepted,
     )
 
 
+def acceptance_of(change: Tensor) -> Tensor:
+    """Return the probability of a proposal from the change in log density; what is no number is never accepted."""
+    return torch.where(change.isfinite(), change, -torch.inf).clamp(max=0).exp()
+
+
 def first_step_size(
-    potential: Potential,
+    density: Density,
     start: Point,
     scales: Preconditioner,
     generator: Generator,
@@ -124,7 +129,7 @@ def first_step_size(
     step = torch.full((start.position.shape[0],), guess, device=start.position.device).to(start.position)
     ones = [1] * len(step)
     for _ in range(30):
-        proposal = trajectory(potential, start, step, ones, scales, generator, inverse_temperature)
+        proposal = trajectory(density, start, step, ones, scales, generator, inverse_temperature)
         poor = proposal.acceptance.median(1).values < 0.5
         if not poor.any():
             break
@@ -132,19 +137,19 @@ def first_step_size(
     return step
 
 
-def _leapfrog(potential, start, momentum, step, steps, scales, inverse_temperature, which):
+def _leapfrog(density, start, momentum, step, steps, scales, inverse_temperature, which):
     """Take ``steps`` leapfrog steps; neighbouring half steps of the momentum are one."""
     position, gradient = start.position, start.gradient
     momentum = momentum + 0.5 * step * scales.pull_back(gradient)
     for index in range(steps):
         position = position + step * scales.forward(momentum)
-        log_prior, log_likelihood, gradient = potential.gradient(position, inverse_temperature, which)
+        log_prior, log_likelihood, gradient = density.gradient(position, inverse_temperature, which)
         share = step if index < steps - 1 else 0.5 * step
         momentum = momentum + share * scales.pull_back(gradient)
     return Point(position, gradient, log_prior, log_likelihood), momentum
 
 
-def _ragged(potential, start, momentum, step, steps, scales, inverse_temperature):
+def _ragged(density, start, momentum, step, steps, scales, inverse_temperature):
     """Take a number of steps of its own in each group, evaluating only the groups still under way."""
     order = sorted(range(len(steps)), key=lambda group: -steps[group])
     position, gradient = start.position.clone(), start.gradient.clone()
@@ -165,7 +170,7 @@ def _ragged(potential, start, momentum, step, steps, scales, inverse_temperature
                 inverse_temperature[which] if isinstance(inverse_temperature, Tensor) else inverse_temperature
             )
         moved = position[which] + some_step * part.forward(momentum[which])
-        prior, likelihood, slope = potential.gradient(moved, beta, which)
+        prior, likelihood, slope = density.gradient(moved, beta, which)
         share = torch.where(last == index + 1, 0.5, 1.0).reshape(-1, 1, 1).to(some_step) * some_step
         momentum[which] += share * part.pull_back(slope)
         position[which], gradient[which] = moved, slope

@@ -1,7 +1,7 @@
-r"""`Joint`: chains over code and weights at once, for one image or many, warm from chains over the code alone.
+r"""`TwoStage`: chains over code and weights at once, warm from chains over the code alone.
 
-Two stages. Chains over z under the mean weights start at the prior, find what modes there are, and tell the mean m and
-the covariance :math:`L L^\top` of z. Then chains over z and the noises of all units (``models.CodeAndUnits``), which
+Chains over z under the mean weights start at the prior, find what modes there are, and tell the mean m and the
+covariance :math:`L L^\top` of z. Then chains over z and the noises of all units (``models.CodeAndUnits``), which
 together are code and weights, go on from there in coordinates in which the posterior is nearly white,
 
 .. math:: z = m + L u, \qquad \log p(u, \epsilon \mid \tilde x) = \log p(z, \epsilon \mid \tilde x) + \mathrm{const},
@@ -11,45 +11,40 @@ so that thousands of dimensions need no scales to be learnt and trajectories of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time
+from posterior_inpainting.inference.density.whitened import Whitened
 from posterior_inpainting.inference.methods.chees import ChEES
-from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.methods.kernel import run_kernel
+from posterior_inpainting.inference.methods.loop import Run
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_units import CodeAndUnits
 
-__all__ = ["Joint", "JointDraws", "joint_draws"]
+__all__ = ["StagedRun", "TwoStage"]
 
 
 @dataclass(frozen=True)
-class JointDraws:
-    """Draws of both stages, site -> ``(image, chain, draw, *shape)``, and what they cost.
+class StagedRun:
+    """Both stages, ``(image, chain, draw, ...)``: ``alone`` the code under the mean weights, ``both`` all sites."""
 
-    ``alone`` has the code under the mean weights, ``both`` all sites of ``CodeAndUnits``; ``stats`` are those of the
-    second stage, ``(image, chain, draw)``.
-    """
-
-    alone: Tensor
-    both: dict[str, Tensor]
-    stats: dict[str, Tensor]
-    gradients: tuple[int, int]
+    alone: Run
+    both: Run
 
     def rhat(self) -> tuple[Tensor, Tensor]:
         """Return the largest R-hat of the code in each stage, ``(image,)`` each."""
-        stages = (self.alone, self.both["z"])
-        first, second = (torch.stack([autocorrelation_time(z)[1].max() for z in stage]) for stage in stages)
+        codes = self.alone.latents["z"], self.both.latents["z"]
+        first, second = (torch.stack([autocorrelation_time(z)[1].max() for z in one]) for one in codes)
         return first, second
 
 
 @dataclass(frozen=True)
-class Joint:
+class TwoStage(Method):
     """The posterior over code and weights together, for ``CodeAndUnits``.
 
     Parameters
@@ -69,7 +64,7 @@ class Joint:
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
     >>> trained = BayesianDecoder(MultilayerDecoder(2, (1, 8, 8), (16,)), MaskedEncoder(2, (1, 8, 8), (16,)))
     >>> seen = Observation(torch.rand(1, 8, 8), observations.half((1, 8, 8), hide="bottom"))
-    >>> method = Joint(ChEES(warmup=20), warmup=20)
+    >>> method = TwoStage(ChEES(warmup=20), warmup=20)
     >>> posterior = infer(CodeAndUnits(trained), seen, method, draws=10, chains=4, progress=False)
     >>> dict(posterior.posterior["units"].sizes)["draw"]
     10
@@ -79,103 +74,62 @@ class Joint:
     warmup: int = 100
     max_steps: int = 16
 
+    draws_are = "markov"
+    is_resumable = True
+
     def __post_init__(self):
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    @property
+    def runs_together(self) -> bool:
+        """Whether it draws from the posteriors of many images in one batch."""
+        return self.first.runs_together
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run both stages for one image."""
-        if not isinstance(problem.model, CodeAndUnits):
-            raise ValueError(f"{type(problem.model).__name__} has no units; give a CodeAndUnits")
-        image, mask = (argument.unsqueeze(0) for argument in problem.args)
-        options: Any = {"draws": draws, "chains": chains, "seed": seed, "progress": progress}
-        found = joint_draws(problem.model, image, mask, self, **options)
-        attrs = {
+        args = tuple(a.unsqueeze(0) for a in problem.args)
+        return self.run_together(replace(problem, args=args), 1, plan)[0]
+
+    def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
+        """Run both stages for many images in one batch."""
+        found = self.stages(problem, groups, plan)
+        rhat, _ = found.rhat()
+        shared = {
             "warmup": self.warmup,
-            "gradient_evaluations": sum(found.gradients),
+            "gradient_evaluations": (found.alone.gradients + found.both.gradients) // groups,
             "potential": "closed form",
-            "rhat_of_the_code_alone": float(found.rhat()[0]),
+            **found.both.label,
         }
-        latents, stats = (
-            {name: value[0] for name, value in part.items()} for part in (found.both, found.stats)
-        )
-        return Draws(latents, stats, "markov", attrs)
+        results = []
+        for group in range(groups):
+            latents, stats = (
+                {name: value[group] for name, value in part.items()}
+                for part in (found.both.latents, found.both.stats)
+            )
+            attrs = {**shared, "rhat_of_the_code_alone": float(rhat[group])}
+            results.append(Draws(latents, stats, self.draws_are, attrs))
+        return results
 
-
-def joint_draws(
-    model: CodeAndUnits,
-    images: Tensor,
-    masks: Tensor,
-    method: Joint,
-    *,
-    draws: int,
-    chains: int,
-    seed: int,
-    progress: bool = True,
-) -> JointDraws:
-    """Draw codes and noises of every image in one batch.
-
-    Parameters
-    ----------
-    images, masks
-        ``(image, channel, row, column)``.
-    method, draws, chains, seed, progress
-        As for :class:`Joint` and ``infer``, of each image.
-    """
-    alone = Potential(Problem(model.mean_network, (images, masks)), groups=len(images))
-    options: Any = {"draws": draws, "chains": chains, "seed": seed, "progress": progress}
-    z = run_kernel(method.first, alone, **options).latents["z"]
-    target = _WhiteCode(Potential(Problem(model, (images, masks)), groups=len(images)), z)
-    generator = torch.Generator().manual_seed(seed + 5_000_011)
-    # Each chain goes on from its last code, with the weights as q(theta | D) has them.
-    rest = torch.randn(*z.shape[:2], target.potential.dim - model.latent, generator=generator)
-    start = torch.cat([target.white(z[:, :, -1]), rest.to(z)], -1)
-    kernel = ChEES(warmup=method.warmup, metric="identity", max_steps=method.max_steps)
-    state = kernel.begin(target, start, generator, 1.0)  # type: ignore[arg-type]
-    kept, infos = [], []
-    for iteration in tqdm(range(method.warmup + draws), desc="code and weights", disable=not progress):
-        state, info = kernel.step(target, state, generator)  # type: ignore[arg-type]
-        if iteration >= method.warmup:
-            kept.append(target.plain(state.point.position))
-            infos.append(info)
-    stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-    both = target.potential.constrain(torch.stack(kept, 2))
-    return JointDraws(z, both, stats, (alone.gradients, target.potential.gradients))
-
-
-class _WhiteCode:
-    """A potential in coordinates in which the code, which comes first, is white; what a kernel asks of one."""
-
-    def __init__(self, potential: Potential, z: Tensor):
-        if next(iter(potential.shapes)) != "z":
-            raise ValueError("the code is not the first of the latents")
-        self.potential, self.latent = potential, z.shape[-1]
-        flat = z.flatten(1, 2)
-        self.mean = flat.mean(1, keepdim=True)
-        centred = flat - self.mean
-        # Towards the prior's covariance, I, by as much as draws are few: full rank whatever the chains did.
-        share = self.latent / (flat.shape[1] + self.latent)
-        variance = centred.square().mean(1)
-        covariance = (1 - share) * centred.mT @ centred / flat.shape[1] + share * torch.diag_embed(variance)
-        self.root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(self.latent).to(z))
-
-    def white(self, code: Tensor) -> Tensor:
-        """Return positions in which the posterior is nearly white."""
-        return torch.linalg.solve_triangular(self.root, (code - self.mean).mT, upper=False).mT
-
-    def plain(self, position: Tensor, which: Tensor | None = None) -> Tensor:
-        """Return codes and noises of such positions."""
-        some = slice(None) if which is None else which
-        code = self.mean[some] + position[..., : self.latent] @ self.root[some].mT
-        return torch.cat([code, position[..., self.latent :]], -1)
-
-    def gradient(
-        self, position: Tensor, inverse_temperature: float | Tensor = 1.0, which: Tensor | None = None
-    ):
-        """Return log prior, log likelihood and the gradient there."""
-        prior, likelihood, slope = self.potential.gradient(
-            self.plain(position, which), inverse_temperature, which
-        )
-        some = slice(None) if which is None else which
-        code = slope[..., : self.latent] @ self.root[some]
-        return prior, likelihood, torch.cat([code, slope[..., self.latent :]], -1)
+    def stages(self, problem: Problem, groups: int, plan: Plan) -> StagedRun:
+        """Draw codes alone, then codes and noises, of every image in one batch."""
+        model = problem.model
+        if not isinstance(model, CodeAndUnits):
+            raise ValueError(f"{type(model).__name__} has no units; give a CodeAndUnits")
+        code = Potential(Problem(model.mean_network, problem.args), groups=groups)
+        alone = run_kernel(self.first, code, plan.part("code"))
+        if alone.ended == "interrupted":  # of code and weights together nothing was drawn
+            raise KeyboardInterrupt
+        if alone.ended:
+            raise BudgetSpentError("the budget of gradients is spent before the weights have moved")
+        z = alone.latents["z"]
+        density = Potential(Problem(model, problem.args), groups=groups)
+        target = Whitened(density, "z", z.flatten(1, 2))
+        second = plan.part("code and weights")
+        # Each chain goes on from its last code, with the weights as q(theta | D) has them.
+        generator = second.streams.generator("weights", device=z.device)
+        shape = (*z.shape[:2], density.dim - model.latent)
+        rest = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype)
+        start = target.white(torch.cat([z[:, :, -1], rest], -1))
+        kernel = ChEES(warmup=self.warmup, metric="identity", max_steps=self.max_steps)
+        return StagedRun(alone, run_kernel(kernel, target, second, start))

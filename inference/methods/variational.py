@@ -8,18 +8,19 @@ how far the guide is from the posterior (Yao et al. 2018, *Yes, but Did It Work?
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNormal, init_to_sample
 from torch import nn
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import affordable, spend
 from posterior_inpainting.inference.density.tracing import (
     batched_trace,
@@ -28,6 +29,7 @@ from posterior_inpainting.inference.density.tracing import (
     log_prob_by_draw,
     plate_nesting,
 )
+from posterior_inpainting.inference.methods.loop import Process, Row, drive
 
 __all__ = ["GUIDES", "Variational", "draw_from_guide"]
 
@@ -40,7 +42,7 @@ GUIDES = ("amortised", *_AUTOMATIC)
 
 
 @dataclass(frozen=True)
-class Variational:
+class Variational(Method):
     """Fit a guide to one observation, if it needs fitting, and draw from it independently.
 
     Parameters
@@ -71,22 +73,29 @@ class Variational:
         if isinstance(self.guide, str) and self.guide not in GUIDES:
             raise ValueError(f"guide={self.guide!r}; expected one of {', '.join(GUIDES)}, or a Pyro guide")
 
-    def run(self, problem: Problem, *, draws: int, chains: int, seed: int, progress: bool) -> Draws:
+    draws_are = "independent"
+    is_approximate = True
+    is_resumable = True
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
         """Fit, then draw ``chains`` x ``draws`` times from the one fitted guide."""
-        torch.manual_seed(seed)
-        model, guide, amortised = self._guide(problem)
+        model, guide, trained = self._guide(problem)
         problem = Problem(model, problem.args, problem.kwargs, guide)
-        steps = self.steps if self.steps is not None else (0 if amortised else 2000)
-        steps = affordable(steps, self.particles) if steps else 0
-        losses = self._fit(problem, steps, progress)
-        latents, stats = draw_from_guide(problem, draws, chains)
-        attrs: dict = {"gradient_evaluations": len(losses) * self.particles}
-        if losses:
-            attrs["elbo"] = -sum(losses[-100:]) / len(losses[-100:])
-        return Draws(latents, stats, "independent", attrs)
+        steps = self.steps if self.steps is not None else (0 if trained else 2000)
+        attrs: dict[str, Any] = {"gradient_evaluations": 0}
+        if steps:
+            with plan.streams.seeded("fit"):
+                fit = Fit(self, problem, affordable(steps, self.particles))
+                run = drive(fit, plan)
+            attrs = {"gradient_evaluations": run.gradients, **run.label}
+            if fit.losses:
+                attrs["elbo"] = -sum(fit.losses[-100:]) / len(fit.losses[-100:])
+        with plan.streams.seeded("guide"):
+            latents, stats = draw_from_guide(problem, plan.draws, plan.chains)
+        return Draws(latents, stats, self.draws_are, attrs)
 
     def _guide(self, problem: Problem) -> tuple[Callable, Callable, bool]:
-        """Return the model, its guide, and whether that guide is amortised already."""
+        """Return the model, its guide, and whether that guide can be drawn from as it is."""
         if not isinstance(self.guide, str):
             return problem.model, self.guide, False
         if self.guide != "amortised":
@@ -94,46 +103,105 @@ class Variational:
             return problem.model, _AUTOMATIC[self.guide](hidden), False
         if problem.guide is None:
             raise ValueError("guide='amortised' needs a model with a guide of its own")
-        model = copy.deepcopy(problem.model)  # a bound guide refines its own model: work on a copy
-        guide = getattr(model, "guide", problem.guide)
-        return (
-            model,
-            guide,
-            getattr(model, "encoder", None) is not None or getattr(model, "guide_is_exact", False),
-        )
+        # A bound guide refines its own model: work on a copy of both, in which they still belong together.
+        model, guide = copy.deepcopy((problem.model, problem.guide))
+        return model, guide, problem.abilities.guide_is_trained
 
-    def _fit(self, problem: Problem, steps: int, progress: bool) -> list[float]:
-        if steps == 0:
-            return []
+
+class Fit(Process):
+    """The fit of a guide by Adam: a gradient step a step; where it stops, the guide can be drawn from.
+
+    Draws come from torch's global generator.
+
+    Parameters
+    ----------
+    method
+        Settings.
+    problem
+        The model, and the guide that is fitted.
+    steps
+        Their number.
+    """
+
+    label = "fitting the guide"
+    draws = 0
+
+    def __init__(self, method: Variational, problem: Problem, steps: int):
+        self.method, self.problem, self.total = method, problem, steps
+        self.losses: list[float] = []
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations so far."""
+        return self.iteration * self.method.particles
+
+    def start(self) -> None:
+        """Make the guide's parameters, and an optimiser of them."""
+        problem = self.problem
+        assert problem.guide is not None
         problem.guide(*problem.args, **problem.kwargs)  # makes what is made at the first call
-        owner = getattr(problem.guide, "__self__", problem.guide)
-        parameters = (
-            [p for p in owner.parameters() if p.requires_grad] if isinstance(owner, nn.Module) else []
-        )
-        if not parameters:
-            raise ValueError("the guide has no trainable parameter, so that steps=0 is all there is to do")
-        optimiser = torch.optim.Adam(parameters, lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        elbo = Trace_ELBO(
-            num_particles=self.particles, vectorize_particles=True, max_plate_nesting=plate_nesting(problem)
-        )
-        losses = []
-        bar = tqdm(range(steps), desc="fitting the guide", disable=not progress, unit="step")
-        for step in bar:
-            spend(self.particles)
-            optimiser.zero_grad()
-            loss = elbo.differentiable_loss(problem.model, problem.guide, *problem.args, **problem.kwargs)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(float(loss.detach()))
-            if step % 50 == 0:
-                bar.set_postfix(elbo=f"{-losses[-1]:.1f}", refresh=False)
-            if losses[-1] != losses[-1]:
-                raise ValueError(
-                    f"the ELBO is NaN at step {step}; try a learning rate below {self.learning_rate}"
-                )
-        return losses
+        self.parameters = _parameters_of(problem.guide)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=self.method.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.total)
+        particles, nesting = self.method.particles, plate_nesting(problem)
+        self.elbo = Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=nesting)
+
+    def step(self) -> Row | None:
+        """Climb the ELBO once."""
+        spend(self.method.particles)
+        problem = self.problem
+        self.optimiser.zero_grad()
+        loss = self.elbo.differentiable_loss(problem.model, problem.guide, *problem.args, **problem.kwargs)
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        self.losses.append(float(loss.detach()))
+        if self.losses[-1] != self.losses[-1]:
+            raise ValueError(
+                f"the ELBO is NaN at step {self.iteration}; try a learning rate below {self.method.learning_rate}"
+            )
+        self.iteration += 1
+        return None
+
+    def conclude(self) -> list[Row]:
+        """Nothing is kept of the way: the guide itself is the result."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Return the parameters and what the optimiser remembers."""
+        return {
+            "parameters": [parameter.detach().clone() for parameter in self.parameters],
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": torch.get_rng_state(),
+            "losses": self.losses,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from stored parameters."""
+        self.start()
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, state["parameters"], strict=True):
+                parameter.copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.losses = list(state["losses"])
+        self.iteration = len(self.losses)
+        torch.set_rng_state(state["generator"])
+        spend(self.gradients)
+
+    def status(self) -> str:
+        """Say what the ELBO is."""
+        return f"elbo={-self.losses[-1]:.1f}"
+
+
+def _parameters_of(guide: Callable) -> list[nn.Parameter]:
+    """Return what can be trained of a guide: a module, or a method of one."""
+    owner = guide.__self__ if isinstance(guide, types.MethodType) else guide
+    found = [p for p in owner.parameters() if p.requires_grad] if isinstance(owner, nn.Module) else []
+    if not found:
+        raise ValueError("the guide has no trainable parameter, so that steps=0 is all there is to do")
+    return found
 
 
 def draw_from_guide(problem: Problem, draws: int, chains: int) -> tuple[dict, dict]:

@@ -107,7 +107,7 @@ def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Data
     return {"posterior": _dataset(posterior), "sample_stats": _dataset(stats)}
 
 
-def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> dict[str, xr.Dataset]:
+def image_groups(drawn: Draws, problem: Problem, observation: Observation, streams) -> dict[str, xr.Dataset]:
     """Run the model forward for every draw; return every group of an image's posterior.
 
     Returns
@@ -119,6 +119,7 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation) -> di
     """
     if hasattr(problem.model, "kept") and "completion" not in drawn.latents:
         drawn = replace(drawn, latents=problem.model.kept(drawn.latents))
+    torch.manual_seed(streams.number("pixel noise"))
     chains, draws = next(iter(drawn.latents.values())).shape[:2]
     count, nesting = chains * draws, plate_nesting(problem)
     flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}

@@ -79,8 +79,7 @@ class Store:
 
     def write(
         self,
-        latents: dict[str, Tensor],
-        stats: dict[str, Tensor],
+        rows,
         first: int,
         total: int,
         saved: dict[str, Any],
@@ -98,6 +97,7 @@ class Store:
         """
         import zarr
 
+        latents, stats = rows
         try:
             for folder, variables in (("latents", latents), ("stats", stats)):
                 for name, value in variables.items():
@@ -116,6 +116,9 @@ class Store:
                 f"{self.path} cannot be written ({error.strerror or error}); its first {first} draws are complete: "
                 "make room and repeat the call to go on"
             ) from error
+
+    def part(self, name):
+        return Store(self.path / "parts" / name, {"part": name}, self.block)
 
     def read(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the first ``count`` draws' latents and statistics.
@@ -234,6 +237,10 @@ def _encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"__class__": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+    if isinstance(value, dict):
+        return {k: _encode(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_encode(v) for v in value]
     return value
 
 
@@ -244,6 +251,10 @@ def _decode(value: Any) -> Any:
             raise ValueError(f"the store names a class of {module}, which is not of this package")
         kind = getattr(importlib.import_module(module), name)
         return kind(**{k: _decode(v) for k, v in value.items() if k != "__class__"})
+    if isinstance(value, dict):
+        return {k: _decode(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_decode(v) for v in value]
     return value
 
 

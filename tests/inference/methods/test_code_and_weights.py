@@ -16,7 +16,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.bridging import bridge
 from posterior_inpainting.inference.methods.nested import Nested, nested_draws
-from posterior_inpainting.inference.methods.two_stage import Joint
+from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.models import Observation
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
 from posterior_inpainting.models.code_and_units import CodeAndUnits
@@ -280,8 +280,8 @@ class TestUnits:
 
     @pytest.mark.parametrize(
         "method",
-        [ChEES(warmup=150), Alternating(warmup=150, steps=5, moves=4), Joint(ChEES(warmup=80), warmup=80)],
-        ids=["ChEES", "Alternating", "Joint"],
+        [ChEES(warmup=150), Alternating(warmup=150, steps=5, moves=4), TwoStage(ChEES(warmup=80), warmup=80)],
+        ids=["ChEES", "Alternating", "TwoStage"],
     )
     def test_agrees_with_importance_sampling_over_weights(self, small, by_importance, method):
         model = CodeAndUnits(small)
