@@ -11,12 +11,14 @@ from statistics_of_draws import assert_moments
 from torch import nn
 
 from posterior_inpainting.inference import MALA, MAP, ChEES, Variational, infer
-from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.contract import Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.methods import alternating
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.bridging import bridge
-from posterior_inpainting.inference.methods.nested import Nested, nested_draws
+from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.two_stage import TwoStage
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import Observation
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
 from posterior_inpainting.models.code_and_units import CodeAndUnits
@@ -115,14 +117,7 @@ class TestAllWeights:
         assert_moments(completion, truth[0][3:], truth[1][3:])
 
     def test_without_the_metropolis_test_of_the_weights_it_is_wrong(self, trained, seen, truth, monkeypatch):
-        def always(self, potential, point, beta, generator):
-            share = beta.reshape(-1, 1, 1)
-            noise = torch.randn(point.position.shape, generator=generator)
-            moved = (1 - share**2).sqrt() * point.position + share * noise
-            code = point.position[..., self._where(potential)]
-            return self._evaluate(potential, moved, code), torch.ones(point.position.shape[:2])
-
-        monkeypatch.setattr(Alternating, "_move_weights", always)
+        monkeypatch.setattr(alternating, "acceptance_of", torch.ones_like)
         posterior = infer(
             CodeAndWeights(trained), seen, Alternating(warmup=100), draws=200, chains=16, progress=False
         )
@@ -183,9 +178,8 @@ class TestNetworks:
 
     def test_evidences(self, networks, exact):
         images, masks = IMAGE[None], MASK[None]
-        found = nested_draws(
-            networks, images, masks, ChEES(warmup=100), draws=100, chains=16, seed=1, progress=False
-        )
+        plan = Plan(100, 16, Streams(1))
+        found = Nested(ChEES(warmup=100)).networks(Problem(networks, (images, masks)), 1, plan)
         error = found.log_evidence[0].numpy() - exact[0]
         assert np.abs(error).max() < 0.1
         assert np.exp(exact[0] - exact[0].max()).min() < 0.2  # they do differ
@@ -217,7 +211,7 @@ class TestNetworks:
         assert abs(each.mean() - math.exp(truth[2])) < 5 * each.std() / math.sqrt(4000)
 
     def test_yeh_under_each_network(self, networks, seen):
-        found = infer(networks, seen, Nested(MAP(restarts=3, steps=150)), progress=False)
+        found = infer(networks, seen, Nested(MAP(restarts=3, steps=400)), progress=False)
         assert found.attrs["draws_are"] == "restarts"
         z = found.posterior["z"].to_numpy()[:, 0, 0]
         grid = np.linspace(-6, 6, 4001)
