@@ -2,6 +2,7 @@
 
 from posterior_inpainting.inference.comparison.approach import Approach
 from posterior_inpainting.inference.comparison.compare import compare
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.evaluation import calibration_plots, diagnostics, plots, scores
 from posterior_inpainting.inference.evaluation.calibration import Calibration, calibrate
 from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
