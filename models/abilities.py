@@ -72,7 +72,13 @@ class Abilities:
         return self.guide_is_exact
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity | None:
-        """Return log prior and log likelihood in closed form, or ``None``: Pyro's trace is used then."""
+        """Return log prior and log likelihood in closed form, or ``None``: Pyro's trace is used then.
+
+        Parameters
+        ----------
+        image, mask
+            ``(channel, row, column)``, or ``(image, channel, row, column)`` for a batch; without a mask all is seen.
+        """
         return None
 
     def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor | None:

@@ -16,18 +16,14 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.networks.decoder import Restricted
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask
 
-__all__ = ["PixelDensity", "PullBack", "Restricted"]
-
-#: From derivatives with respect to mean and scale (``None`` where the scale is fixed) to that with respect to z.
-PullBack = Callable[[Tensor, Tensor | None], Tensor]
-
-#: From codes to means and scales ``(*batch, pixel)`` of some pixels, and the function that pulls gradients back.
-Restricted = Callable[[Code], tuple[Tensor, Tensor, PullBack]]
+__all__ = ["PixelDensity"]
 
 
-class PixelDensity:
+class PixelDensity(JointDensity):
     """Log prior and log likelihood of codes, apart from each other, and the gradient of their tempered sum.
 
     Parameters
@@ -50,6 +46,8 @@ class PixelDensity:
     tensor([[4., 4.]])
     """
 
+    has_gradient = True
+
     def __init__(
         self,
         restrict: Callable[[Tensor], Restricted],
@@ -59,8 +57,7 @@ class PixelDensity:
         latent: int,
         prior: TorchDistribution | None = None,
     ):
-        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
-        seen = seen.flatten(-3)
+        seen = seen_mask(image, mask).flatten(-3)
         anywhere = seen if image.dim() == 3 else seen.any(0)
         pixels = anywhere.nonzero().flatten()
         # One row of pixels for each image, broadcast over its chains.

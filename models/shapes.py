@@ -23,7 +23,17 @@ else:
 #: ``(channel, row, column)``; of any length to the type checker, which cannot count a ``torch.Size``.
 ImageShape = tuple[int, ...]
 
-__all__ = ["Code", "Image", "ImageShape", "Mask", "check_image", "check_mask", "describe"]
+__all__ = [
+    "Code",
+    "Image",
+    "ImageShape",
+    "Mask",
+    "check_image",
+    "check_mask",
+    "describe",
+    "seen_mask",
+    "seen_part",
+]
 
 
 def describe(value: object) -> str:
@@ -80,3 +90,56 @@ def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"mask is {describe(mask)}; expected one that broadcasts to the image's {tuple(image_shape)}"
         )
+
+
+def seen_mask(image: Image, mask: Mask | None = None) -> Mask:
+    """Return which values of an image are seen, in its own shape: all of them where there is no mask.
+
+    Raises
+    ------
+    ValueError
+        For a mask that is not boolean or does not broadcast to the image.
+
+    >>> seen_mask(torch.zeros(1, 1, 2)).tolist()
+    [[[True, True]]]
+    >>> seen_mask(torch.zeros(1, 1, 2), torch.tensor([[[False]]])).tolist()
+    [[[False, False]]]
+    """
+    if mask is None:
+        return torch.ones_like(image, dtype=torch.bool)
+    check_mask(mask, image.shape)
+    return mask.expand(image.shape)
+
+
+def seen_part(
+    image: Image | None, mask: Mask | None, image_shape: ImageShape, like: Tensor
+) -> tuple[Image, Mask]:
+    """Return what a network of a model is shown: image and mask of one shape, hidden pixels at 0.
+
+    Parameters
+    ----------
+    image, mask
+        As given to a model; without an image nothing is seen, without a mask all of it.
+    image_shape
+        What the model was made for.
+    like
+        A tensor of the type and device that an absent image takes.
+
+    Raises
+    ------
+    ValueError
+        For an image or mask of another shape or type.
+
+    Examples
+    --------
+    >>> nothing = torch.full((1, 1, 2), torch.nan), torch.zeros(1, 1, 1, dtype=torch.bool)
+    >>> image, mask = seen_part(*nothing, (1, 1, 2), torch.zeros(1))
+    >>> image.tolist(), mask.tolist()
+    ([[[0.0, 0.0]]], [[[False, False]]])
+    """
+    if image is None:
+        image = like.new_zeros(image_shape)
+        return image, torch.zeros_like(image, dtype=torch.bool)
+    check_image(image, image_shape)
+    mask = seen_mask(image, mask)
+    return torch.where(mask, image, 0.0), mask

@@ -96,11 +96,7 @@ class Variational:
             raise ValueError("guide='amortised' needs a model with a guide of its own")
         model = copy.deepcopy(problem.model)  # a bound guide refines its own model: work on a copy
         guide = getattr(model, "guide", problem.guide)
-        return (
-            model,
-            guide,
-            getattr(model, "encoder", None) is not None or getattr(model, "guide_is_exact", False),
-        )
+        return model, guide, problem.abilities.guide_is_trained
 
     def _fit(self, problem: Problem, steps: int, progress: bool) -> list[float]:
         if steps == 0:

@@ -16,16 +16,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.base import frozen
 from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import Weighted, laplace
-from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
+from posterior_inpainting.models.networks.decoder import Decoder
+from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask, seen_mask
 
 __all__ = ["RADII", "NearestMeasurement", "nearest_measurement"]
 
@@ -97,7 +98,9 @@ class NearestMeasurement(LatentCode):
     Examples
     --------
     >>> from posterior_inpainting.models import pretrained
-    >>> from posterior_inpainting.models.geology.wells import wells
+    >>> from posterior_inpainting.models.abilities import JointDensity
+    from posterior_inpainting.models.base import frozen
+    from posterior_inpainting.models.geology.wells import wells
     >>> model = NearestMeasurement(pretrained.load("digits-vae-2d"), radius=3.0)
     >>> model.is_pseudo_posterior, tuple(model(torch.rand(1, 8, 8), wells((1, 8, 8), 4)).shape)
     (True, (1, 8, 8))
@@ -135,37 +138,33 @@ class NearestMeasurement(LatentCode):
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw z from its prior and score its decoding against the targets, each with its weight."""
         with self.images_plate(image):
-            with poutine.scale(scale=self.prior_weight):
-                z = pyro.sample("z", self.prior())
-            law = self.pixel_law(z)
-            if (discriminator := self._modules.get("discriminator")) is not None:
-                loss = discriminator.prior_loss(law.mean)
-                pyro.factor("discriminator", -self.discriminator_weight * loss)
+            law = self._drawn_law()
             if image is not None and mask is not None:
                 image, weight = nearest_measurement(image, mask, self.radius)
                 law, mask = Weighted(law, weight), weight > 0
             return self.observe(law, image, mask)
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> Any:
+    def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity | None:  # type: ignore[override]
         """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        ``None`` with a discriminator, and for a decoder without ``restrict``.
+        ``None`` with a discriminator, and for a decoder that cannot be restricted to some pixels.
         """
         decoder = self._frozen_decoder
-        if self._modules.get("discriminator") is not None or not hasattr(decoder, "restrict"):
+        if frozen(self, "discriminator") is not None or not decoder.has_restriction:
             return None
-        everything = torch.ones_like(image, dtype=torch.bool)
-        target, weight = nearest_measurement(image, everything if mask is None else mask, self.radius)
+        target, weight = nearest_measurement(image, seen_mask(image, mask), self.radius)
         return _WeightedDensity(
             decoder, target.flatten(-3), weight.flatten(-3), self.prior(), self.prior_weight
         )
 
 
-class _WeightedDensity:
+class _WeightedDensity(JointDensity):
     """Log prior and log likelihood of codes with weighted absolute errors, and the gradient by hand."""
 
+    has_gradient = True
+
     def __init__(
-        self, decoder: Any, target: Tensor, weight: Tensor, prior: TorchDistribution, prior_weight: float
+        self, decoder: Decoder, target: Tensor, weight: Tensor, prior: TorchDistribution, prior_weight: float
     ):
         pixels = (weight > 0).reshape(-1, weight.shape[-1]).any(0).nonzero().flatten()
         self._decode = decoder.restrict(pixels)
