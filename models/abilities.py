@@ -119,7 +119,7 @@ class Abilities:
         for name in vars(cls):
             if name.startswith("_") or name in declared or name in inherited:
                 continue
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.85)
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.8)
             if near:
                 raise TypeError(
                     f"{cls.__name__} defines {name!r}; is {near[0]!r} meant, which inference asks for?"
