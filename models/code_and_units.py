@@ -25,9 +25,10 @@ from torch.nn import functional as F
 from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
+from posterior_inpainting.models.densities.seen_pixels import SeenPixels
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.networks import MultilayerDecoder
-from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask, seen_part
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["CodeAndUnits"]
 
@@ -164,20 +165,15 @@ class UnitsDensity(JointDensity):
 
     def __init__(self, model: CodeAndUnits, image: Image, mask: Mask | None = None):
         self.model = model
-        seen = seen_mask(image, mask).flatten(-3)
-        self._where = (seen if image.dim() == 3 else seen.any(0)).nonzero().flatten()
-        # One row of pixels for each image, broadcast over its chains.
-        self._counts = seen[..., self._where].unsqueeze(-2)
-        target = image.flatten(-3)[..., self._where].unsqueeze(-2)
-        self._target = torch.where(self._counts, target, 0.0)
+        self._seen = SeenPixels(image, mask)
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, ``(..., chain)``, differentiable."""
         z, units, pixels = latents["z"], latents["units"], latents["pixels"]
-        some = slice(None) if which is None else which
-        target, counts = (v if v.dim() < 3 else v[some] for v in (self._target, self._counts))
-        law = dist.Normal(*self.model.decode(z, units, pixels, self._where))
-        likelihood = torch.where(counts, law.log_prob(target), 0.0).sum(-1)
+        target, weight, _ = self._seen.of(which)
+        law = dist.Normal(*self.model.decode(z, units, pixels, self._seen.index))
+        likelihood = law.log_prob(target)
+        likelihood = (likelihood if weight is None else likelihood * weight).sum(-1)
         flat = torch.cat([z, units, pixels.flatten(-2)], -1)
         return -0.5 * (flat.square() + math.log(2 * math.pi)).sum(-1), likelihood
 

@@ -24,8 +24,8 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from posterior_inpainting.models.abilities import JointDensity
-from posterior_inpainting.models.available_memory import check_memory
 from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.networks.hourglass import Hourglass
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_mask
 

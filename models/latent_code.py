@@ -22,9 +22,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
-from posterior_inpainting.models.pixel_density import PixelDensity
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["LatentCode"]
@@ -179,7 +179,7 @@ class LatentCode(ImageModel):
         special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
         if special or not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, image, mask, latent=self.latent, prior=self.given_prior)
+        return PixelDensity(decoder.restrict, image, mask, prior=self.given_prior)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.networks.decoder import Restricted
-from posterior_inpainting.models.pixel_density import PixelDensity
 from posterior_inpainting.models.shapes import Image, Mask, check_image, seen_part
 
 __all__ = ["LinearGaussian"]
@@ -112,7 +112,7 @@ class LinearGaussian(ImageModel):
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity:
         """Return the same numbers as :meth:`forward` scores as a fast function."""
-        return PixelDensity(self._restrict, image, mask, latent=self.latent)
+        return PixelDensity(self._restrict, image, mask)
 
     def exact_posterior(
         self, image: Image | None = None, mask: Mask | None = None

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
-from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
+from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
 
 __all__ = [
     "NAMES",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import frozen
+from posterior_inpainting.models.densities.code_prior import CodePrior
 from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import Weighted, laplace
@@ -154,7 +155,7 @@ class NearestMeasurement(LatentCode):
             return None
         target, weight = nearest_measurement(image, seen_mask(image, mask), self.radius)
         return _WeightedDensity(
-            decoder, target.flatten(-3), weight.flatten(-3), self.prior(), self.prior_weight
+            decoder, target.flatten(-3), weight.flatten(-3), self.given_prior, self.prior_weight
         )
 
 
@@ -164,19 +165,25 @@ class _WeightedDensity(JointDensity):
     has_gradient = True
 
     def __init__(
-        self, decoder: Decoder, target: Tensor, weight: Tensor, prior: TorchDistribution, prior_weight: float
+        self,
+        decoder: Decoder,
+        target: Tensor,
+        weight: Tensor,
+        prior: TorchDistribution | None,
+        prior_weight: float,
     ):
         pixels = (weight > 0).reshape(-1, weight.shape[-1]).any(0).nonzero().flatten()
         self._decode = decoder.restrict(pixels)
         # One row of pixels for each image, broadcast over its chains.
         self._target, self._weight = (part[..., pixels].unsqueeze(-2) for part in (target, weight))
-        self._prior, self._prior_weight = prior, prior_weight
+        self._prior, self._prior_weight = CodePrior(prior), prior_weight
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, ``(..., chain)``, differentiable."""
         z = latents["z"]
         target, weight = self._of(which)
-        return self._log_prior(z), self._log_likelihood((self._decode(z)[0] - target).abs(), weight)
+        log_prior = self._prior_weight * self._prior.log_prob(z)
+        return log_prior, self._log_likelihood((self._decode(z)[0] - target).abs(), weight)
 
     def gradient(
         self, latents: dict[str, Tensor], inverse_temperature: float | Tensor, which: Tensor | None = None
@@ -191,18 +198,11 @@ class _WeightedDensity(JointDensity):
             beta = inverse_temperature
             slope = slope * (beta.unsqueeze(-1) if isinstance(beta, Tensor) else beta)
             log_likelihood = self._log_likelihood(error.abs_(), weight)
-            return self._log_prior(z), log_likelihood, slope + self._prior_slope(z)
+            log_prior, score = (self._prior_weight * part for part in self._prior.log_prob_and_score(z))
+            return log_prior, log_likelihood, slope + score
 
     def _of(self, which: Tensor | None) -> tuple[Tensor, Tensor]:
         return (self._target, self._weight) if which is None else (self._target[which], self._weight[which])
-
-    def _log_prior(self, z: Tensor) -> Tensor:
-        return self._prior_weight * self._prior.log_prob(z)
-
-    def _prior_slope(self, z: Tensor) -> Tensor:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            return torch.autograd.grad(self._log_prior(z).sum(), z)[0]
 
     @staticmethod
     def _log_likelihood(error: Tensor, weight: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import frozen
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.networks.decoder import as_decoder
-from posterior_inpainting.models.pixel_density import PixelDensity
 from posterior_inpainting.models.shapes import Image, Mask
 from posterior_inpainting.models.variational_autoencoder import VariationalAutoencoder
 
@@ -60,4 +60,4 @@ class PluralisticJoint(VariationalAutoencoder):
         decoder = as_decoder(frozen(self, "decoder"))
         if not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, image, mask, latent=decoder.latent)
+        return PixelDensity(decoder.restrict, image, mask)
