@@ -26,7 +26,7 @@ from torch.distributions import kl_divergence
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage, PixelsGivenEarlier
-from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw
+from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw, law_from
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask, seen_part
 
@@ -117,14 +117,55 @@ class PixelConstrained(ImageModel):
         temperature: float = 1.0,
         law: PixelLaw | None = None,
     ) -> PixelConstrained:
-        """Return a bundled pair, frozen, or the parts that ``pretrained.save_parts`` wrote to a folder.
+        """Return a bundled pair, frozen, or what :meth:`save` or ``pretrained.save_parts`` wrote to a folder.
 
-        Weights do not say which law their outputs are parameters of: one that is not categorical is named here again.
+        Parameters
+        ----------
+        name
+            Of a bundled pair, or a folder.
+        temperature
+            As for the class.
+        law
+            The law of pixels; by default the one that :meth:`save` wrote, or a categorical one where none was
+            written: weights do not say which law their outputs are parameters of.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, damaged weights, or a law that does not fit the networks.
         """
         parts = pretrained.load_parts(name, "prior")
+        stored = pretrained.words(name, "prior").get("law")
+        if law is None and stored is not None:
+            law = law_from(stored)
         beside = parts.get("constraint"), parts.get("encoder")
         model = cls(parts["prior"], beside[0], law=law, encoder=beside[1], temperature=temperature)
         return model.requires_grad_(False).eval()
+
+    def save(self, folder: str | Path, stem: str = "") -> None:
+        """Write the networks in half precision, and the law of pixels beside them, for :meth:`load`.
+
+        Parameters
+        ----------
+        folder
+            Where to write; made if it is not there.
+        stem
+            Put before each file's name.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from posterior_inpainting.models.autoregressive import LogisticMixturePixels
+        >>> from posterior_inpainting.models.networks import GatedPixelCNN
+        >>> law = LogisticMixturePixels(16, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     PixelConstrained(GatedPixelCNN((1, 8, 8), law.outputs(1), features=4), law=law).save(folder)
+        ...     PixelConstrained.load(folder).law
+        LogisticMixturePixels(levels=16, components=2)
+        """
+        parts = {part: frozen(self, part) for part in ("prior", "constraint", "encoder")}
+        there = {part: network for part, network in parts.items() if network is not None}
+        pretrained.save_parts(folder, stem, there, words={"law": self.law.to_json()})
 
     @property
     def law_of_draws(self) -> str:  # type: ignore[override]

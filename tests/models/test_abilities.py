@@ -22,7 +22,7 @@ OWN = {
     "LatentCode": {"pixel_law", "prior"},
     "LinearGaussian": {"exact_posterior", "fit"},
     "NearestMeasurement": set(),
-    "PixelConstrained": {"constrained_law", "cross_entropies", "load", "overwritten"},
+    "PixelConstrained": {"constrained_law", "cross_entropies", "load", "overwritten", "save"},
     "PluralisticConditional": {"load", "score_hidden", "training_guide", "training_model"},
     "PluralisticJoint": {"load"},
     "PluralisticTwoPath": {"load", "score_whole", "training_guide", "training_model", "two_paths"},
