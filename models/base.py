@@ -21,7 +21,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
 
 from posterior_inpainting.models.abilities import Abilities
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, ImageShape, InputError, Mask, check_image, check_mask
 
 __all__ = ["ImageModel", "TrainingModel", "frozen"]
 
@@ -132,7 +132,7 @@ class TrainingModel:
     def __call__(self, image: Image, mask: Mask | None = None) -> Any:
         """Run the program."""
         if mask is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(self.owner).__name__} learns from hidden pixels; pass masks=random_masks(...) to train"
             )
         return self.program(image, mask)

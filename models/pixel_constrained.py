@@ -28,7 +28,7 @@ from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage, PixelsGivenEarlier
 from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw, law_from
 from posterior_inpainting.models.base import ImageModel, frozen
-from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask, seen_part
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
 __all__ = ["PixelConstrained"]
 
@@ -279,7 +279,7 @@ class PixelConstrained(ImageModel):
         image, mask = seen_part(image, mask, self.image_shape, image)
         if not ((image >= 0) & (image <= 1)).all():
             bad = int((~((image >= 0) & (image <= 1))).sum())
-            raise ValueError(
+            raise InputError(
                 f"{bad} seen pixels are outside [0, 1]; expected values of {self.law.levels} levels"
             )
         return image, mask

@@ -38,6 +38,7 @@ class VariationalAutoencoder(ImageModel):
 
     Examples
     --------
+    >>> import torch
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
     >>> vae = VariationalAutoencoder(MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
     >>> tuple(vae(torch.rand(5, 1, 8, 8)).shape), tuple(vae.guide(torch.rand(5, 1, 8, 8)).shape)

@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from posterior_inpainting.models.autoregressive.pixel_laws import PixelLaw
 from posterior_inpainting.models.networks.incremental import IncrementalPixelCNN
-from posterior_inpainting.models.shapes import Code, Image, Mask, check_image, seen_mask
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, check_image, seen_mask
 
 __all__ = ["AutoregressiveImage", "PixelsGivenEarlier"]
 
@@ -89,7 +89,7 @@ class AutoregressiveImage(TorchDistribution):
         temperature: float = 1.0,
     ):
         if not temperature > 0:
-            raise ValueError(f"temperature={temperature}; expected a positive number")
+            raise InputError(f"temperature={temperature}; expected a positive number")
         event = torch.Size(network.image_shape)
         self.network, self.law, self.temperature = network, law, temperature
         if image is not None:

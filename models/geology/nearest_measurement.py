@@ -27,7 +27,7 @@ from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import Weighted, laplace
 from posterior_inpainting.models.networks.decoder import Decoder
-from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask, seen_mask
+from posterior_inpainting.models.shapes import Image, InputError, Mask, check_image, check_mask, seen_mask
 
 __all__ = ["RADII", "NearestMeasurement", "nearest_measurement"]
 
@@ -61,7 +61,7 @@ def nearest_measurement(image: Image, mask: Mask, radius: float) -> tuple[Image,
     check_image(image)
     check_mask(mask, tuple(image.shape))
     if not radius > 0:
-        raise ValueError(f"radius={radius}; expected a positive number of pixels")
+        raise InputError(f"radius={radius}; expected a positive number of pixels")
     mask = mask.expand(image.shape)
     if image.dim() > 3:
         pairs = [nearest_measurement(one, some, radius) for one, some in zip(image, mask, strict=True)]
@@ -99,9 +99,7 @@ class NearestMeasurement(LatentCode):
     Examples
     --------
     >>> from posterior_inpainting.models import pretrained
-    >>> from posterior_inpainting.models.abilities import JointDensity
-    from posterior_inpainting.models.base import frozen
-    from posterior_inpainting.models.geology.wells import wells
+    >>> from posterior_inpainting.models.geology.wells import wells
     >>> model = NearestMeasurement(pretrained.load("digits-vae-2d"), radius=3.0)
     >>> model.is_pseudo_posterior, tuple(model(torch.rand(1, 8, 8), wells((1, 8, 8), 4)).shape)
     (True, (1, 8, 8))

@@ -25,7 +25,7 @@ from pyro.nn import pyro_method
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, TrainingModel
-from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask, seen_part
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
 __all__ = ["PluralisticConditional"]
 
@@ -116,7 +116,7 @@ class PluralisticConditional(ImageModel):
     def training_guide(self, image: Image, mask: Mask | None = None) -> Code:
         """Draw z from q(z | x), which sees both parts, and which is which."""
         if self.posterior_encoder is None:
-            raise ValueError("there is no posterior_encoder, which training needs")
+            raise InputError("there is no posterior_encoder, which training needs")
         mask = seen_mask(image, mask)
         loc, scale = self.posterior_encoder(torch.cat([image, image], -3), torch.cat([mask, ~mask], -3))
         with self.images_plate(image):
