@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, fields, geology, image_files, observations, pretrained
+from posterior_inpainting.models import datasets, fields, geology, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
@@ -9,6 +9,7 @@ from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightD
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
+from posterior_inpainting.models.images import image_files
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.mixture_prior import MixturePrior

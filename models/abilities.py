@@ -72,7 +72,13 @@ class Abilities:
         return self.guide_is_exact
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity | None:
-        """Return log prior and log likelihood in closed form, or ``None``: Pyro's trace is used then."""
+        """Return log prior and log likelihood in closed form, or ``None``: Pyro's trace is used then.
+
+        Parameters
+        ----------
+        image, mask
+            ``(channel, row, column)``, or ``(image, channel, row, column)`` for a batch; without a mask all is seen.
+        """
         return None
 
     def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor | None:
@@ -113,7 +119,7 @@ class Abilities:
         for name in vars(cls):
             if name.startswith("_") or name in declared or name in inherited:
                 continue
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.85)
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.8)
             if near:
                 raise TypeError(
                     f"{cls.__name__} defines {name!r}; is {near[0]!r} meant, which inference asks for?"

@@ -7,6 +7,7 @@ distribution of the image around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,11 +18,32 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from pyro.poutine.runtime import am_i_wrapped
+from torch import nn
 
 from posterior_inpainting.models.abilities import Abilities
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, ImageShape, InputError, Mask, check_image, check_mask
 
-__all__ = ["ImageModel"]
+__all__ = ["ImageModel", "TrainingModel", "frozen"]
+
+
+def frozen(owner: nn.Module, name: str) -> Any:
+    """Return a part of a model without Pyro's noticing, or ``None`` where the model has no such part.
+
+    Reading the attribute while the model runs would register the part's weights as Pyro parameters, and warn of
+    those that are frozen.
+
+    Parameters
+    ----------
+    owner, name
+        A Pyro module, and the attribute.
+
+    >>> from pyro.nn import PyroModule
+    >>> owner = PyroModule()
+    >>> owner.network = torch.nn.Linear(2, 1)
+    >>> frozen(owner, "network"), frozen(owner, "encoder")
+    (Linear(in_features=2, out_features=1, bias=True), None)
+    """
+    return owner._modules.get(name)
 
 
 class ImageModel(Abilities, PyroModule):
@@ -55,7 +77,7 @@ class ImageModel(Abilities, PyroModule):
         Unless a model has something better this is a mean-field ``AutoNormal``, made at the first
         call and to be fitted by SVI to the image it is called with.
         """
-        if "automatic_guide" not in self._modules:
+        if frozen(self, "automatic_guide") is None:
             self.automatic_guide = AutoNormal(poutine.block(self, hide=["image", "completion"]))
         return self.automatic_guide(image, mask)
 
@@ -86,3 +108,31 @@ class ImageModel(Abilities, PyroModule):
             if not am_i_wrapped():  # called as a plain function: there is no one to score for
                 return image
         return pyro.sample("image", law.to_event(3), obs=image)
+
+
+class TrainingModel:
+    """The Pyro model that is trained where it differs from the one that completes images: hidden pixels are data.
+
+    Parameters
+    ----------
+    owner
+        The model whose weights are trained.
+    program
+        Pyro model, called with ``(images, masks)``.
+
+    Raises
+    ------
+    ValueError
+        When called without masks: with everything seen there is no hidden pixel to learn from.
+    """
+
+    def __init__(self, owner: ImageModel, program: Callable[[Image, Mask], Any]):
+        self.owner, self.program, self.image_shape = owner, program, owner.image_shape
+
+    def __call__(self, image: Image, mask: Mask | None = None) -> Any:
+        """Run the program."""
+        if mask is None:
+            raise InputError(
+                f"{type(self.owner).__name__} learns from hidden pixels; pass masks=random_masks(...) to train"
+            )
+        return self.program(image, mask)

@@ -23,11 +23,11 @@ from pyro.nn import pyro_method
 from torch import Tensor, nn
 
 from posterior_inpainting.models import pretrained
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.base import ImageModel, TrainingModel
 from posterior_inpainting.models.bayesian_decoder import with_random_weights, without_encoder
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import Prior
-from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, Mask, seen_mask, seen_part
 
 __all__ = ["BayesianCompletion", "CompletionNetwork"]
 
@@ -112,9 +112,9 @@ class BayesianCompletion(ImageModel):
         return cls(network, posterior_scale=pretrained.posterior_scales(name)).eval()
 
     @property
-    def training_model(self) -> _HiddenPixels:
+    def training_model(self) -> TrainingModel:
         """The Pyro model to train: the mask hides the input, and the hidden pixels are the target."""
-        return _HiddenPixels(self)
+        return TrainingModel(self, self.score_hidden)
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw a network from q(theta | D), then the image; seen pixels are its input and score nothing."""
@@ -145,7 +145,7 @@ class BayesianCompletion(ImageModel):
 
         What ``Exact`` takes: a network a draw would be hundreds of thousands of numbers.
         """
-        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask
+        mask = seen_mask(image, mask)
         sizes = [min(chunk, draws - first) for first in range(0, draws, chunk)]
         laws = [self.predict(image, mask, draws=size) for size in sizes]
         return {
@@ -153,14 +153,13 @@ class BayesianCompletion(ImageModel):
             "scale": torch.cat([law.scale for law in laws]),
         }
 
-    def pixel_law(self, completion: Image, scale: Image) -> dist.Normal:
-        """Return the law of the pixels whose mean and scale were kept."""
-        return dist.Normal(completion, scale)
+    def law_of_kept(self, kept: dict[str, Tensor]) -> dist.Normal:
+        """Return the law of the pixels whose mean and scale were kept as ``completion`` and ``scale``."""
+        return dist.Normal(kept["completion"], kept["scale"])
 
     @pyro_method
-    def score_hidden(self, image: Image, mask: Mask | None = None) -> None:
+    def score_hidden(self, image: Image, mask: Mask) -> None:
         """Draw a network from its prior and score the hidden pixels given the seen ones."""
-        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask
         if self.network.local_reparametrisation and self.training:
             mean, scale = self.network(image, mask)
         else:
@@ -169,21 +168,5 @@ class BayesianCompletion(ImageModel):
             pyro.sample("image", dist.Normal(mean, scale).mask(~mask).to_event(3), obs=image)
 
     def _complete(self, weights: Weights, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor]:
-        if image is None:  # nothing seen
-            image = next(iter(weights.values())).new_zeros(self.image_shape)
-            mask = torch.zeros_like(image, dtype=torch.bool)
-        elif mask is None:
-            mask = torch.ones_like(image, dtype=torch.bool)
-        check_image(image, self.image_shape)
-        check_mask(mask, image.shape)
-        return self.network.forward_with(weights, torch.where(mask, image, 0.0), mask)
-
-
-class _HiddenPixels:
-    """`score_hidden` as the callable with an image shape that `train` takes; its parameters are the guide's."""
-
-    def __init__(self, completion: BayesianCompletion):
-        self.completion, self.image_shape = completion, completion.image_shape
-
-    def __call__(self, image: Image, mask: Mask | None = None) -> None:
-        self.completion.score_hidden(image, mask)
+        shown = seen_part(image, mask, self.image_shape, next(iter(weights.values())))
+        return self.network.forward_with(weights, *shown)

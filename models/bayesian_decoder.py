@@ -12,6 +12,7 @@ and the guide :math:`q(\theta) \prod_n q_\phi(z_n \mid x_n, M_n)` with a mean-fi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,12 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models import pretrained
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import BayesianModule, Prior, bayesian
 from posterior_inpainting.models.random_weights.weight_priors import FanIn
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = [
     "BayesianDecoder",
@@ -99,6 +101,11 @@ class BayesianDecoder(ImageModel):
         decoder: Any = pretrained.load(name)
         return cls(decoder, decoder.encoder, posterior_scale=pretrained.posterior_scales(name)).eval()
 
+    @property
+    def guide_is_trained(self) -> bool:
+        """Whether there is an encoder."""
+        return frozen(self, "encoder") is not None
+
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw one network, a code for each image, then the images around their decodings."""
         plate = self.images_plate(image)
@@ -116,18 +123,14 @@ class BayesianDecoder(ImageModel):
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw the weights from q(theta) and the codes from the encoder's law given the seen pixels."""
-        if image is None:  # nothing seen
-            image = self._zeros(*self.image_shape)
-            mask = torch.zeros_like(image, dtype=torch.bool)
-        elif mask is None:
-            mask = torch.ones_like(image, dtype=torch.bool)
+        shown = seen_part(image, mask, self.image_shape, self._zeros(0))
         weights = self.decoder.guide()
         with self.images_plate(image):
-            z = pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+            z = pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))
         return {**weights, "z": z}
 
     def _zeros(self, *shape: int) -> Tensor:
-        return next(self._modules["decoder"].parameters()).new_zeros(shape)  # type: ignore[union-attr]
+        return next(frozen(self, "decoder").parameters()).new_zeros(shape)
 
 
 def decode_with(decoder: BayesianModule, weights: Weights, z: Code) -> tuple[Image, Image]:
@@ -177,8 +180,8 @@ def posterior_scales_of(network: BayesianModule) -> Weights:
 
 def without_encoder(decoder: Any) -> Any:
     """Return a decoder without the encoder that a bundled one carries, which is no part of its weights."""
-    if "encoder" not in decoder._modules:
+    if not isinstance(decoder, Decoder) or decoder.encoder is None:
         return decoder
-    bare = type(decoder)(**decoder.configuration())
-    bare.load_state_dict({k: v for k, v in decoder.state_dict().items() if not k.startswith("encoder.")})
+    bare = copy.deepcopy(decoder)
+    bare.encoder = None
     return bare

@@ -14,7 +14,7 @@ thousands of numbers where there are a million weights, and matrices that all ch
 from __future__ import annotations
 
 import copy
-from typing import Any
+import math
 
 import pyro
 import pyro.distributions as dist
@@ -22,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
+from posterior_inpainting.models.densities.seen_pixels import SeenPixels
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.networks import MultilayerDecoder
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["CodeAndUnits"]
 
@@ -65,7 +67,7 @@ class CodeAndUnits(ImageModel):
 
     def __init__(self, trained: BayesianDecoder):
         super().__init__()
-        decoder = trained.decoder._modules["mean"]
+        decoder = frozen(trained.decoder, "mean")
         if not isinstance(decoder, MultilayerDecoder) or decoder.scale_rank is None:
             raise ValueError(
                 f"decoder is {type(decoder).__name__}; expected a MultilayerDecoder with a scale head"
@@ -94,6 +96,11 @@ class CodeAndUnits(ImageModel):
         """The code alone, under the mean weights: all noises 0."""
         return self._mean_network[0]
 
+    @property
+    def guide_is_trained(self) -> bool:
+        """Always: the encoder and q(theta | D) are."""
+        return True
+
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw the code and the units' noises, then the image around the decoding."""
         zeros = self._zeros
@@ -106,13 +113,9 @@ class CodeAndUnits(ImageModel):
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw z from the encoder's law and the noises from their prior: no seen pixel moves a weight."""
-        nothing = self._zeros(*self.image_shape)
-        if image is None:
-            image, mask = nothing, torch.zeros_like(nothing, dtype=torch.bool)
-        elif mask is None:
-            mask = torch.ones_like(image, dtype=torch.bool)
+        shown = seen_part(image, mask, self.image_shape, self._zeros(0))
         with self.images_plate(image):
-            z = pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+            z = pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))
             units = pyro.sample("units", dist.Normal(self._zeros(self.hidden), 1.0).to_event(1))
             law = dist.Normal(self._zeros(2, len(self._mean[1])), 1.0)
             return {"z": z, "units": units, "pixels": pyro.sample("pixels", law.to_event(2))}
@@ -141,26 +144,38 @@ class CodeAndUnits(ImageModel):
         raw = _outputs(wide_head, _outputs(self._narrow, hidden, narrow), pixels[..., 1, :])
         return mean, F.softplus(raw) + self.floor
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> Any:
+    def log_densities(self, image: Image, mask: Mask | None = None) -> UnitsDensity:
         """Return the same numbers as :meth:`forward` scores, evaluated at seen pixels only."""
-        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
-        seen = seen.flatten(-3)
-        where = (seen if image.dim() == 3 else seen.any(0)).nonzero().flatten()
-        weight = seen[..., where].unsqueeze(-2)
-        target = torch.where(weight, image.flatten(-3)[..., where].unsqueeze(-2), 0.0)
-
-        def density(latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            some = slice(None) if which is None else which
-            truth, counts = (v if v.dim() < 3 else v[some] for v in (target, weight))
-            law = dist.Normal(*self.decode(latents["z"], latents["units"], latents["pixels"], where))
-            likelihood = torch.where(counts, law.log_prob(truth), 0.0).sum(-1)
-            flat = torch.cat([latents["z"], latents["units"], latents["pixels"].flatten(-2)], -1)
-            return dist.Normal(0.0, 1.0).log_prob(flat).sum(-1), likelihood
-
-        return density
+        return UnitsDensity(self, image, mask)
 
     def _zeros(self, *shape: int) -> Tensor:
         return self._mean[1].new_zeros(shape)
+
+
+class UnitsDensity(JointDensity):
+    """Log prior and log likelihood of a ``CodeAndUnits``, of the pixels that are seen in any of the images.
+
+    Parameters
+    ----------
+    model
+        A ``CodeAndUnits``.
+    image, mask
+        One image, or a batch ``(image, channel, row, column)``; without a mask everything is seen.
+    """
+
+    def __init__(self, model: CodeAndUnits, image: Image, mask: Mask | None = None):
+        self.model = model
+        self._seen = SeenPixels(image, mask)
+
+    def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log prior and log likelihood, ``(..., chain)``, differentiable."""
+        z, units, pixels = latents["z"], latents["units"], latents["pixels"]
+        target, weight, _ = self._seen.of(which)
+        law = dist.Normal(*self.model.decode(z, units, pixels, self._seen.index))
+        likelihood = law.log_prob(target)
+        likelihood = (likelihood if weight is None else likelihood * weight).sum(-1)
+        flat = torch.cat([z, units, pixels.flatten(-2)], -1)
+        return -0.5 * (flat.square() + math.log(2 * math.pi)).sum(-1), likelihood
 
 
 def _outputs(layer: tuple[Tensor, ...], inputs: Tensor, noise: Tensor) -> Tensor:

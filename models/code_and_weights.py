@@ -20,11 +20,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.random_weights.given_weights import Weights
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["CodeAndWeights", "WeightDraws"]
 
@@ -74,6 +74,11 @@ class CodeAndWeights(ImageModel):
             for (path, (loc, scale)), piece in zip(self._laws.items(), pieces, strict=True)
         }
 
+    @property
+    def guide_is_trained(self) -> bool:
+        """Always: the encoder and q(theta | D) are."""
+        return True
+
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw weights and code, then the image around the decoding."""
         with self.images_plate(image):
@@ -100,7 +105,7 @@ class CodeAndWeights(ImageModel):
 
     @property
     def _decoder(self) -> Any:
-        return self._modules["decoder"]  # past Pyro, which would register frozen weights
+        return frozen(self, "decoder")
 
     def _zeros(self, *shape: int) -> Tensor:
         return next(iter(self._laws.values()))[0].new_zeros(shape)
@@ -152,11 +157,16 @@ class WeightDraws(ImageModel):
         self.encoder = trained.encoder
         self.image_shape = trained.image_shape
         self.latent = trained.latent
-        mean = trained.decoder._modules["mean"]
+        mean = frozen(trained.decoder, "mean")
         # A tuple, which PyTorch and Pyro leave alone: nothing here is to be trained.
         self.networks = tuple(
             LatentCode(_with_weights(mean, weights, index), encoder=trained.encoder) for index in range(count)
         )
+
+    @property
+    def guide_is_trained(self) -> bool:
+        """Always: the encoder and q(theta | D) are."""
+        return True
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw one of the networks and a code, then the image around the decoding."""
@@ -190,11 +200,8 @@ class WeightDraws(ImageModel):
 
 def _encoded(encoder: Any, nothing: Image, image: Image | None, mask: Mask | None) -> dist.Independent:
     """Return the encoder's law of z given the seen pixels, all of them without a mask, none without an image."""
-    if image is None:
-        image, mask = nothing, torch.zeros_like(nothing, dtype=torch.bool)
-    elif mask is None:
-        mask = torch.ones_like(image, dtype=torch.bool)
-    return dist.Normal(*encoder(image, mask)).to_event(1)
+    shown = seen_part(image, mask, nothing.shape, nothing)
+    return dist.Normal(*encoder(*shown)).to_event(1)
 
 
 def _with_weights(network: Any, weights: Weights, index: int) -> Any:

@@ -23,10 +23,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from posterior_inpainting.models.available_memory import check_memory
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.networks.hourglass import Hourglass
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_mask
 
 __all__ = ["DeepImagePrior"]
 
@@ -98,13 +99,13 @@ class DeepImagePrior(ImageModel):
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw weights from their prior, then the image around the network's output."""
         with self.images_plate(image):
-            like = next(self._modules["network"].parameters())
+            like = next(frozen(self, "network").parameters())
             weights = pyro.sample("weights", dist.Normal(like.new_zeros(self.latent), 1.0).to_event(1))
-            return self.observe(self.pixel_law(self.complete(weights)), image, mask)
+            return self.observe(dist.Normal(self.complete(weights), self.noise), image, mask)
 
-    def pixel_law(self, completion: Image) -> TorchDistribution:
-        """Return the law of single pixels around completions ``(*batch, channel, row, column)``."""
-        return dist.Normal(completion, self.noise)
+    def law_of_kept(self, kept: dict[str, Tensor]) -> TorchDistribution:
+        """Return the law of single pixels around the kept completions ``(*batch, channel, row, column)``."""
+        return dist.Normal(kept["completion"], self.noise)
 
     def complete(self, weights: Tensor) -> Image:
         """Return the completions ``(*batch, channel, row, column)`` of weights ``(*batch, latent)``.
@@ -118,8 +119,7 @@ class DeepImagePrior(ImageModel):
             name: piece.view(parameter.shape)
             for piece, (name, parameter) in zip(pieces, self._parameters_of.items(), strict=True)
         }
-        # Past Pyro, which would register the network's own weights as parameters.
-        return self.squash(functional_call(self._modules["network"], parameters, ()))
+        return self.squash(functional_call(frozen(self, "network"), parameters, ()))
 
     def squash(self, output: Tensor) -> Image:
         """Return the completion that a network's output stands for."""
@@ -136,7 +136,7 @@ class DeepImagePrior(ImageModel):
         return WeightDensity(self, image, mask)
 
 
-class WeightDensity:
+class WeightDensity(JointDensity):
     """Log prior and log likelihood of weights, and the gradient of their tempered sum.
 
     Parameters
@@ -147,13 +147,15 @@ class WeightDensity:
         One image, or a batch of them; without a mask everything is seen.
     """
 
+    has_gradient = True
+
     def __init__(self, model: DeepImagePrior, image: Image, mask: Mask | None = None):
         self.model = model
-        self._seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        self._seen = seen_mask(image, mask)
         self._image = torch.where(self._seen, image, 0.0)
         self._constant = 0.5 * math.log(2 * math.pi)
         # A network of its own, whose parameters take each chain's weights in turn: nothing is rebuilt.
-        self._network = copy.deepcopy(model._modules["network"]).requires_grad_(True)
+        self._network = copy.deepcopy(frozen(model, "network")).requires_grad_(True)
         self._parameters = list(self._network.parameters())
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:

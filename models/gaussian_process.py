@@ -31,7 +31,7 @@ from posterior_inpainting.models.fields.seen_covariance import (
 )
 from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_part
 
 __all__ = ["GaussianProcess"]
 
@@ -225,15 +225,11 @@ class GaussianProcess(ImageModel):
         self, image: Image | None, mask: Mask | None
     ) -> tuple[Image, list[SeenCovariance]]:
         """``x - m``, 0 where hidden, float64, and the covariance of each mask."""
-        if image is None:
-            image = self.mean.expand(self.image_shape)
-            mask = torch.zeros_like(image, dtype=torch.bool)
-        check_image(image, self.image_shape)
-        mask = torch.ones(self.image_shape, dtype=torch.bool, device=image.device) if mask is None else mask
-        check_mask(mask, image.shape)
-        residual = torch.where(mask, image - self.mean, 0.0).double()
-        mask = mask.expand(self.image_shape if mask.dim() < 4 else image.shape)
-        return residual, [self._covariance(one) for one in mask.reshape(-1, *self.image_shape)]
+        several = mask is not None and mask.dim() > 3  # else one mask, whose covariance is found once
+        image, whole = seen_part(image, mask, self.image_shape, self.mean)
+        residual = torch.where(whole, image - self.mean, 0.0).double()
+        masks = whole.reshape(-1, *self.image_shape)
+        return residual, [self._covariance(one) for one in (masks if several else masks[:1])]
 
     def _covariance(self, mask: Mask) -> SeenCovariance:
         parts = self.embedding, self.covariance.double(), self.noise.double(), mask

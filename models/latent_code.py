@@ -21,10 +21,11 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
-from posterior_inpainting.models.pixel_density import PixelDensity
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["LatentCode"]
 
@@ -95,26 +96,22 @@ class LatentCode(ImageModel):
         discriminator_weight: float = 1.0,
     ):
         super().__init__()
-        if prior is not None and tuple(prior.event_shape) != (decoder.latent,):
+        declared = as_decoder(decoder, noise)
+        if prior is not None and tuple(prior.event_shape) != (declared.latent,):
             raise ValueError(
-                f"prior has event shape {tuple(prior.event_shape)}; expected ({decoder.latent},)"
-            )
-        if noise is None and not any(hasattr(decoder, n) for n in ("mean_and_scale", "scale", "noise")):
-            raise ValueError(
-                f"{type(decoder).__name__} carries no noise; give it mean_and_scale(z), scale(z) or "
-                "noise, or pass noise=..."
+                f"prior has event shape {tuple(prior.event_shape)}; expected ({declared.latent},)"
             )
         for name, weight in (("prior_weight", prior_weight), ("discriminator_weight", discriminator_weight)):
             if weight <= 0:
                 raise ValueError(f"{name}={weight}; expected a positive number")
-        if discriminator is not None and tuple(discriminator.image_shape) != tuple(decoder.image_shape):
+        if discriminator is not None and tuple(discriminator.image_shape) != declared.image_shape:
             raise ValueError(
                 f"the discriminator judges images of shape {tuple(discriminator.image_shape)}; "
-                f"the decoder makes {tuple(decoder.image_shape)}"
+                f"the decoder makes {declared.image_shape}"
             )
         self.decoder = decoder.requires_grad_(False).eval()
-        self.image_shape = tuple(decoder.image_shape)
-        self.latent = decoder.latent
+        self.image_shape = declared.image_shape
+        self.latent = declared.latent
         self.likelihood = likelihood
         self.noise = noise
         self.context_window = context_window
@@ -122,7 +119,7 @@ class LatentCode(ImageModel):
         self.given_prior = prior
         self.discriminator = None if discriminator is None else discriminator.requires_grad_(False).eval()
         self.discriminator_weight = discriminator_weight
-        encoder = encoder if encoder is not None else getattr(decoder, "encoder", None)
+        encoder = encoder if encoder is not None else declared.encoder
         bounded = prior is not None and not _is_real(prior)
         # The encoder may travel inside the decoder; it stays trainable, so that SVI can refine it.
         self.encoder = None if bounded or encoder is None else encoder.requires_grad_(True)
@@ -130,8 +127,13 @@ class LatentCode(ImageModel):
     @property
     def is_pseudo_posterior(self) -> bool:  # type: ignore[override]
         """Whether one of Yeh's devices makes the density something else than a joint density."""
-        judged = self._modules.get("discriminator") is not None
+        judged = frozen(self, "discriminator") is not None
         return judged or self.context_window is not None or self.prior_weight != 1.0
+
+    @property
+    def guide_is_trained(self) -> bool:
+        """Whether there is an encoder."""
+        return frozen(self, "encoder") is not None
 
     def prior(self) -> TorchDistribution:
         """Return p(z), event shape ``(latent,)``."""
@@ -144,55 +146,52 @@ class LatentCode(ImageModel):
         decoder = self._frozen_decoder
         if self.noise is not None:
             return self.likelihood(decoder(z), torch.as_tensor(self.noise, dtype=z.dtype, device=z.device))
-        if hasattr(decoder, "mean_and_scale"):
-            return self.likelihood(*decoder.mean_and_scale(z))
-        scale = decoder.scale(z) if hasattr(decoder, "scale") else decoder.noise
-        return self.likelihood(decoder(z), scale)
+        return self.likelihood(*decoder.mean_and_scale(z))
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw z from its prior, then the image around its decoding."""
         with self.images_plate(image):
-            with poutine.scale(scale=self.prior_weight):
-                z = pyro.sample("z", self.prior())
-            law = self.pixel_law(z)
-            if (discriminator := self._modules.get("discriminator")) is not None:
-                # Image by image: the mean over a batch would let the others of the batch pull at this one. A
-                # factor is tempered with the likelihood, so that the hot end is the p(z) that can be drawn from.
-                loss = discriminator.prior_loss(law.mean)
-                pyro.factor("discriminator", -self.discriminator_weight * loss)
+            law = self._drawn_law()
             if self.context_window is not None and mask is not None:
                 whole = mask.expand(torch.broadcast_shapes(mask.shape, self.image_shape))
                 law = Weighted(law, context_weights(whole, self.context_window))
             return self.observe(law, image, mask)
 
+    def _drawn_law(self) -> TorchDistribution:
+        """Draw z and return the law of single pixels given it; count Yeh's prior loss of its mean."""
+        with poutine.scale(scale=self.prior_weight):
+            z = pyro.sample("z", self.prior())
+        law = self.pixel_law(z)
+        if (discriminator := frozen(self, "discriminator")) is not None:
+            # Image by image: the mean over a batch would let the others of the batch pull at this one. A
+            # factor is tempered with the likelihood, so that the hot end is the p(z) that can be drawn from.
+            loss = discriminator.prior_loss(law.mean)
+            pyro.factor("discriminator", -self.discriminator_weight * loss)
+        return law
+
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity | None:
         """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        For the Gaussian likelihood with unit weights; ``None`` otherwise, and for a decoder without
-        ``restrict``.
+        For the Gaussian likelihood with unit weights; ``None`` otherwise, and for a decoder that cannot be
+        restricted to some pixels.
         """
         decoder = self._frozen_decoder
         special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
-        if special or not hasattr(decoder, "restrict"):
+        if special or not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, image, mask, latent=self.latent, prior=self.given_prior)
+        return PixelDensity(decoder.restrict, image, mask, prior=self.given_prior)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""
         if self.encoder is None:
             return super().guide(image, mask)
-        if image is None:  # nothing seen
-            image = self._zeros(*self.image_shape)
-            mask = torch.zeros_like(image, dtype=torch.bool)
-        elif mask is None:
-            mask = torch.ones_like(image, dtype=torch.bool)
+        shown = seen_part(image, mask, self.image_shape, self._zeros(0))
         with self.images_plate(image):
-            return pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+            return pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))
 
     @property
-    def _frozen_decoder(self) -> Any:
-        """The decoder, past Pyro, which would register (and warn of) frozen weights at every reading."""
-        return self._modules["decoder"]
+    def _frozen_decoder(self) -> Decoder:
+        return as_decoder(frozen(self, "decoder"), self.noise)
 
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros of the decoder's type on the decoder's device."""

@@ -14,7 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
-from posterior_inpainting.models.shapes import Image, Mask
+from posterior_inpainting.models.shapes import Image, InputError, Mask
 
 __all__ = ["Weighted", "bernoulli", "context_weights", "continuous_bernoulli", "laplace", "normal"]
 
@@ -68,7 +68,7 @@ def context_weights(mask: Mask, window: int) -> Tensor:
     [0.0, 0.0, 0.111, 0.0]
     """
     if window < 1 or window % 2 == 0:
-        raise ValueError(f"context window={window}; expected an odd number of pixels")
+        raise InputError(f"context window={window}; expected an odd number of pixels")
     planes = mask.reshape(-1, 1, *mask.shape[-2:])
     hidden_share = F.avg_pool2d(
         (~planes).float(), window, stride=1, padding=window // 2, count_include_pad=True

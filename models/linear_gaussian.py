@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.pixel_density import PixelDensity, Restricted
-from posterior_inpainting.models.shapes import Image, Mask, check_image
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
+from posterior_inpainting.models.networks.decoder import Restricted
+from posterior_inpainting.models.shapes import Image, Mask, check_image, seen_part
 
 __all__ = ["LinearGaussian"]
 
@@ -111,7 +112,7 @@ class LinearGaussian(ImageModel):
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity:
         """Return the same numbers as :meth:`forward` scores as a fast function."""
-        return PixelDensity(self._restrict, image, mask, latent=self.latent)
+        return PixelDensity(self._restrict, image, mask)
 
     def exact_posterior(
         self, image: Image | None = None, mask: Mask | None = None
@@ -144,10 +145,7 @@ class LinearGaussian(ImageModel):
 
     def _residual_and_seen(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor]:
         """Flatten ``x - m`` (0 where hidden) and the mask, both ``(*batch, pixel)`` float64."""
-        if image is None:
-            image, mask = self.mean, torch.zeros_like(self.mean, dtype=torch.bool)
-        check_image(image, self.image_shape)
-        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        image, seen = seen_part(image, mask, self.image_shape, self.mean)
         residual = torch.where(seen, image - self.mean, 0.0)
         return residual.flatten(-3).double(), seen.flatten(-3).double()
 

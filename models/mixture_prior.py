@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import constraints
 from torch import Tensor
 
+from posterior_inpainting.models.densities.code_prior import ScoredLaw
 from posterior_inpainting.models.networks.code_mixture import CodeMixture
 from posterior_inpainting.models.shapes import Code
 
 __all__ = ["MixturePrior"]
 
 
-class MixturePrior(TorchDistribution):
+class MixturePrior(ScoredLaw):
     """Distribution of codes, event shape ``(latent,)``, by a ``CodeMixture``.
 
     Parameters
@@ -57,3 +58,10 @@ class MixturePrior(TorchDistribution):
         """Return the log density of codes."""
         found = self.mixture.log_prob(value, self._whitening)
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))
+
+    def log_prob_and_score(self, value: Code) -> tuple[Tensor, Tensor]:
+        """Return log densities and their gradients by the mixture's own formula."""
+        with torch.no_grad():
+            found, score = self.mixture.log_prob_and_score(value, self._whitening)
+        batch = torch.broadcast_shapes(found.shape, self.batch_shape)
+        return found.expand(batch), score.expand(*batch, -1)

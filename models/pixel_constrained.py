@@ -26,9 +26,9 @@ from torch.distributions import kl_divergence
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage, PixelsGivenEarlier
-from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw
-from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.shapes import Code, Image, Mask, check_image, check_mask
+from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw, law_from
+from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
 __all__ = ["PixelConstrained"]
 
@@ -117,25 +117,66 @@ class PixelConstrained(ImageModel):
         temperature: float = 1.0,
         law: PixelLaw | None = None,
     ) -> PixelConstrained:
-        """Return a bundled pair, frozen, or the parts that ``pretrained.save_parts`` wrote to a folder.
+        """Return a bundled pair, frozen, or what :meth:`save` or ``pretrained.save_parts`` wrote to a folder.
 
-        Weights do not say which law their outputs are parameters of: one that is not categorical is named here again.
+        Parameters
+        ----------
+        name
+            Of a bundled pair, or a folder.
+        temperature
+            As for the class.
+        law
+            The law of pixels; by default the one that :meth:`save` wrote, or a categorical one where none was
+            written: weights do not say which law their outputs are parameters of.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, damaged weights, or a law that does not fit the networks.
         """
         parts = pretrained.load_parts(name, "prior")
+        stored = pretrained.words(name, "prior").get("law")
+        if law is None and stored is not None:
+            law = law_from(stored)
         beside = parts.get("constraint"), parts.get("encoder")
         model = cls(parts["prior"], beside[0], law=law, encoder=beside[1], temperature=temperature)
         return model.requires_grad_(False).eval()
 
+    def save(self, folder: str | Path, stem: str = "") -> None:
+        """Write the networks in half precision, and the law of pixels beside them, for :meth:`load`.
+
+        Parameters
+        ----------
+        folder
+            Where to write; made if it is not there.
+        stem
+            Put before each file's name.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from posterior_inpainting.models.autoregressive import LogisticMixturePixels
+        >>> from posterior_inpainting.models.networks import GatedPixelCNN
+        >>> law = LogisticMixturePixels(16, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     PixelConstrained(GatedPixelCNN((1, 8, 8), law.outputs(1), features=4), law=law).save(folder)
+        ...     PixelConstrained.load(folder).law
+        LogisticMixturePixels(levels=16, components=2)
+        """
+        parts = {part: frozen(self, part) for part in ("prior", "constraint", "encoder")}
+        there = {part: network for part, network in parts.items() if network is not None}
+        pretrained.save_parts(folder, stem, there, words={"law": self.law.to_json()})
+
     @property
-    def law_of_draws(self) -> str:
+    def law_of_draws(self) -> str:  # type: ignore[override]
         """What ``Exact()`` draws from, in words."""
-        which = "overwritten prior" if self._modules.get("constraint") is None else "constrained law"
+        which = "overwritten prior" if frozen(self, "constraint") is None else "constrained law"
         warm = "" if self.temperature == 1 else f" at temperature {self.temperature}"
         return f"{which}{warm}; the posterior is that of its importance weights"
 
     def overwritten(self) -> PixelConstrained:
         """Return the prior network alone: seen pixels are overwritten, and none below or to the right is heeded."""
-        encoder = self._modules.get("encoder")
+        encoder = frozen(self, "encoder")
         prior, warm = self._network("prior"), self.temperature
         return PixelConstrained(prior, law=self.law, encoder=encoder, temperature=warm).eval()
 
@@ -177,7 +218,7 @@ class PixelConstrained(ImageModel):
             KL[q(z | x~) || p(z)], ``(n,)``, which makes the others parts of a bound.
         """
         image, _ = self._checked(image, None)
-        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        mask = seen_mask(image, mask)
         pixels, found, code = self.law.quantise(image), {}, None
         if self.encoder is not None:
             posterior = dist.Normal(*self.encoder(image, mask)).to_event(1)
@@ -213,47 +254,40 @@ class PixelConstrained(ImageModel):
         return law.log_conditionals(hidden) if am_i_wrapped() else torch.zeros_like(hidden)
 
     def _constraint(self, image: Image | None, mask: Any) -> Tensor | None:
-        if self._modules.get("constraint") is None:
+        if frozen(self, "constraint") is None:
             return None
         network = self._network("constraint")
-        if image is None:
-            image, mask = self._nothing_seen()
+        image, mask = self._shown(image, mask)
         flat = self.law.quantise(image).reshape(-1, *self.image_shape)
-        raw = network(flat, mask.expand(image.shape).reshape(flat.shape))
+        raw = network(flat, mask.reshape(flat.shape))
         return raw.reshape(*image.shape[:-3], *raw.shape[1:])
 
     def _code(self, seen: tuple | None) -> Code | None:
         """Draw z from its prior, or from q(z | x~) given what is seen."""
-        if self._modules.get("encoder") is None:
+        if frozen(self, "encoder") is None:
             return None
         length = self._network("prior").code
         if seen is None:
             zeros = next(self._network("prior").parameters()).new_zeros(length)
             return pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
-        image, mask = seen if seen[0] is not None else self._nothing_seen()
-        return pyro.sample("z", dist.Normal(*self._network("encoder")(image, mask)).to_event(1))
+        return pyro.sample("z", dist.Normal(*self._network("encoder")(*self._shown(*seen))).to_event(1))
 
     def _checked(self, image: Image | None, mask: Mask | None) -> tuple[Any, Any]:
         """Check shapes and values; zero-fill what is hidden, spread the mask over the image."""
         if image is None:
             return None, None
-        check_image(image, self.image_shape)
-        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask
-        check_mask(mask, image.shape)
-        mask = mask.expand(image.shape)
-        image = torch.where(mask, image, 0.0)
+        image, mask = seen_part(image, mask, self.image_shape, image)
         if not ((image >= 0) & (image <= 1)).all():
             bad = int((~((image >= 0) & (image <= 1))).sum())
-            raise ValueError(
+            raise InputError(
                 f"{bad} seen pixels are outside [0, 1]; expected values of {self.law.levels} levels"
             )
         return image, mask
 
-    def _nothing_seen(self) -> tuple[Image, Mask]:
-        image = next(self._network("prior").parameters()).new_zeros(self.image_shape)
-        return image, torch.zeros_like(image, dtype=torch.bool)
+    def _shown(self, image: Image | None, mask: Mask | None) -> tuple[Image, Mask]:
+        return seen_part(image, mask, self.image_shape, next(self._network("prior").parameters()))
 
     def _network(self, name: str) -> Any:
         """Return a network, past Pyro where it is frozen: Pyro would warn of that at every reading."""
-        network: Any = self._modules[name]
+        network = frozen(self, name)
         return getattr(self, name) if any(p.requires_grad for p in network.parameters()) else network

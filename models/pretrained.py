@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
-from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
+from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
 
 __all__ = [
     "NAMES",
@@ -29,6 +29,7 @@ __all__ = [
     "posterior_scales",
     "save",
     "save_parts",
+    "words",
 ]
 
 NAMES = ("digits-vae-2d", "fashion-mnist-vae")
@@ -44,6 +45,10 @@ SETS: tuple[str, ...] = (
     "fashion-mnist-pluralistic-joint",
     "channels-generator",
 )
+
+
+#: What is written beside a network by itself.
+_OURS = ("network", "configuration", "logarithms")
 
 
 def load(name: str | Path) -> nn.Module:
@@ -161,7 +166,25 @@ def save(
     )
 
 
-def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
+def words(name: str | Path, part: str) -> dict[str, str]:
+    """Return what :func:`save_parts` was told to write beside a network, nothing where it was told nothing.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load`; or where there is no such part.
+
+    >>> words("digits-vae-2d", "decoder")
+    {}
+    """
+    folder, stem = _place(name)
+    description = read_tensors(folder / f"{stem}{part}.safetensors", read_digests(folder))[1]
+    return {word: value for word, value in description.items() if word not in _OURS}
+
+
+def save_parts(
+    folder: str | Path, stem: str, parts: Mapping[str, Any], words: Mapping[str, str] | None = None
+) -> None:
     """Write networks in half precision, or standard deviations in 8 bits, with digests, for :func:`load_parts`.
 
     Parameters
@@ -170,6 +193,8 @@ def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
         As for :func:`save`.
     parts
         Part -> network of ``models.networks`` with a ``configuration()``, or path -> tensor.
+    words
+        What else is to be known of the networks, written beside each of them; :func:`words` reads it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +208,7 @@ def save_parts(folder: str | Path, stem: str, parts: Mapping[str, Any]) -> None:
         state = {k: v for k, v in content.state_dict().items() if not (carried and k.startswith(carried))}
         configuration: Any = content.configuration
         description = {"network": type(content).__name__, "configuration": json.dumps(configuration())}
-        write_tensors(path, state, description)
+        write_tensors(path, state, {**(words or {}), **description})
 
 
 def card(name: str) -> str:

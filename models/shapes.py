@@ -23,7 +23,34 @@ else:
 #: ``(channel, row, column)``; of any length to the type checker, which cannot count a ``torch.Size``.
 ImageShape = tuple[int, ...]
 
-__all__ = ["Code", "Image", "ImageShape", "Mask", "check_image", "check_mask", "describe"]
+__all__ = [
+    "Code",
+    "Image",
+    "ImageShape",
+    "InputError",
+    "Mask",
+    "check_image",
+    "check_mask",
+    "describe",
+    "seen_mask",
+    "seen_part",
+]
+
+
+class InputError(ValueError):
+    r"""A mistake in what a model was called with: an error of one line, also while Pyro traces the model.
+
+    A handler that records a model's sites makes a ``ValueError`` anew, with the shapes of all sites below its message,
+    which say nothing of an image of the wrong size. Raise this one wherever a model may be running.
+
+    >>> raise InputError("image has 3 rows; expected 4\n Trace Shapes: ...")
+    Traceback (most recent call last):
+    ...
+    posterior_inpainting.models.shapes.InputError: image has 3 rows; expected 4
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(str(message).partition("\n")[0])
 
 
 def describe(value: object) -> str:
@@ -52,14 +79,14 @@ def check_image(image: Image, expected: ImageShape | None = None) -> None:
     >>> check_image(torch.zeros(1, 8, 8), expected=(1, 28, 28))
     Traceback (most recent call last):
     ...
-    ValueError: image is a float32 tensor of shape (1, 8, 8); expected (1, 28, 28) as (channel, row, column)
+    posterior_inpainting...: image is a float32 tensor of shape (1, 8, 8); expected (1, 28, 28) as (...)
     """
     if not isinstance(image, Tensor) or not image.is_floating_point() or image.dim() < 3:
-        raise ValueError(
+        raise InputError(
             f"image is {describe(image)}; expected a float tensor of shape (channel, row, column)"
         )
     if expected is not None and tuple(image.shape[-3:]) != tuple(expected):
-        raise ValueError(f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)")
+        raise InputError(f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)")
 
 
 def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:
@@ -68,15 +95,68 @@ def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:
     >>> check_mask(torch.ones(1, 8, 9, dtype=torch.bool), (1, 8, 8))
     Traceback (most recent call last):
     ...
-    ValueError: mask is a bool tensor of shape (1, 8, 9); expected one that broadcasts to the image's (1, 8, 8)
+    posterior_inpainting...: mask is a bool tensor of shape (1, 8, 9); expected one that broadcasts to ...(1, 8, 8)
     """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise ValueError(f"mask is {describe(mask)}; expected a boolean tensor, True = seen")
+        raise InputError(f"mask is {describe(mask)}; expected a boolean tensor, True = seen")
     try:
         fits = torch.broadcast_shapes(mask.shape, image_shape) == torch.Size(image_shape)
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(
+        raise InputError(
             f"mask is {describe(mask)}; expected one that broadcasts to the image's {tuple(image_shape)}"
         )
+
+
+def seen_mask(image: Image, mask: Mask | None = None) -> Mask:
+    """Return which values of an image are seen, in its own shape: all of them where there is no mask.
+
+    Raises
+    ------
+    ValueError
+        For a mask that is not boolean or does not broadcast to the image.
+
+    >>> seen_mask(torch.zeros(1, 1, 2)).tolist()
+    [[[True, True]]]
+    >>> seen_mask(torch.zeros(1, 1, 2), torch.tensor([[[False]]])).tolist()
+    [[[False, False]]]
+    """
+    if mask is None:
+        return torch.ones_like(image, dtype=torch.bool)
+    check_mask(mask, image.shape)
+    return mask.expand(image.shape)
+
+
+def seen_part(
+    image: Image | None, mask: Mask | None, image_shape: ImageShape, like: Tensor
+) -> tuple[Image, Mask]:
+    """Return what a network of a model is shown: image and mask of one shape, hidden pixels at 0.
+
+    Parameters
+    ----------
+    image, mask
+        As given to a model; without an image nothing is seen, without a mask all of it.
+    image_shape
+        What the model was made for.
+    like
+        A tensor of the type and device that an absent image takes.
+
+    Raises
+    ------
+    ValueError
+        For an image or mask of another shape or type.
+
+    Examples
+    --------
+    >>> nothing = torch.full((1, 1, 2), torch.nan), torch.zeros(1, 1, 1, dtype=torch.bool)
+    >>> image, mask = seen_part(*nothing, (1, 1, 2), torch.zeros(1))
+    >>> image.tolist(), mask.tolist()
+    ([[[0.0, 0.0]]], [[[False, False]]])
+    """
+    if image is None:
+        image = like.new_zeros(image_shape)
+        return image, torch.zeros_like(image, dtype=torch.bool)
+    check_image(image, image_shape)
+    mask = seen_mask(image, mask)
+    return torch.where(mask, image, 0.0), mask

@@ -13,11 +13,10 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.shapes import Image, Mask
+from posterior_inpainting.models.shapes import Image, Mask, seen_part
 
 __all__ = ["VariationalAutoencoder"]
 
@@ -39,6 +38,7 @@ class VariationalAutoencoder(ImageModel):
 
     Examples
     --------
+    >>> import torch
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
     >>> vae = VariationalAutoencoder(MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
     >>> tuple(vae(torch.rand(5, 1, 8, 8)).shape), tuple(vae.guide(torch.rand(5, 1, 8, 8)).shape)
@@ -49,7 +49,12 @@ class VariationalAutoencoder(ImageModel):
         super().__init__()
         self.decoder = decoder
         self.encoder = encoder
-        self.image_shape = decoder.image_shape
+        self.image_shape = tuple(decoder.image_shape)
+
+    @property
+    def guide_is_trained(self) -> bool:
+        """Always: the encoder is."""
+        return True
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw z from its prior, then the image around its decoding."""
@@ -61,10 +66,6 @@ class VariationalAutoencoder(ImageModel):
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
         """Draw z from the encoder's law given the seen pixels."""
-        if image is None:  # nothing seen
-            image = next(self.encoder.parameters()).new_zeros(self.image_shape)
-            mask = torch.zeros_like(image, dtype=torch.bool)
-        elif mask is None:
-            mask = torch.ones_like(image, dtype=torch.bool)
+        shown = seen_part(image, mask, self.image_shape, next(self.encoder.parameters()))
         with self.images_plate(image):
-            return pyro.sample("z", dist.Normal(*self.encoder(image, mask)).to_event(1))
+            return pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))

@@ -188,7 +188,7 @@ class Potential(Density):
         if density is not None:
             # A gradient by hand is that of one unconstrained site, the code.
             if len(self.shapes) == 1 and self._flat:
-                self._by_hand = getattr(density, "gradient", None)
+                self._by_hand = density.gradient if density.has_gradient else None
             return functools.partial(self._closed_form, density), "closed form"
         try:
             zeros = self._like.new_zeros(self.groups or 1, 2, self.dim)

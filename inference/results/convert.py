@@ -117,9 +117,9 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation, strea
         seen, hidden ones drawn with the noise), ``log_likelihood`` (seen pixels), ``sample_stats``,
         ``observed_data`` and ``constant_data``.
     """
-    if hasattr(problem.model, "kept") and "completion" not in drawn.latents:
-        drawn = replace(drawn, latents=problem.model.kept(drawn.latents))
-    torch.manual_seed(streams.number("pixel noise"))
+    if "completion" not in drawn.latents:
+        drawn = replace(drawn, latents=problem.abilities.kept(drawn.latents))
+    torch.manual_seed(streams.number('pixel noise'))
     chains, draws = next(iter(drawn.latents.values())).shape[:2]
     count, nesting = chains * draws, plate_nesting(problem)
     flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}
@@ -137,7 +137,7 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation, strea
     )
     dims = ("chain", "draw", *IMAGE_DIMS)
     latents = {name: value for name, value in drawn.latents.items() if name not in _LAW}
-    small = None if hasattr(problem.model, "kept") else 10_000
+    small = None if "completion" in drawn.latents else 10_000
     groups = latent_groups(replace(drawn, latents=latents), small=small)
     groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, _array(completion))))
     groups["posterior_predictive"] = _dataset({"image": (dims, _array(image))})
@@ -200,7 +200,7 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
         if "completion" in latents:  # a model that keeps completions instead of its many latents
             model: Any = problem.model
             completion = latents["completion"]
-            law = model.pixel_law(*(latents[name] for name in _LAW if name in latents))
+            law = model.law_of_kept({name: latents[name] for name in _LAW if name in latents})
         else:
             trace = batched_trace(problem.model, problem, count, nesting, latents)
             completion = trace.nodes["completion"]["value"]

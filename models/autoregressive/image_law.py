@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 from posterior_inpainting.models.autoregressive.pixel_laws import PixelLaw
 from posterior_inpainting.models.networks.incremental import IncrementalPixelCNN
-from posterior_inpainting.models.shapes import Code, Image, Mask, check_image
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, check_image, seen_mask
 
 __all__ = ["AutoregressiveImage", "PixelsGivenEarlier"]
 
@@ -89,11 +89,11 @@ class AutoregressiveImage(TorchDistribution):
         temperature: float = 1.0,
     ):
         if not temperature > 0:
-            raise ValueError(f"temperature={temperature}; expected a positive number")
+            raise InputError(f"temperature={temperature}; expected a positive number")
         event = torch.Size(network.image_shape)
         self.network, self.law, self.temperature = network, law, temperature
         if image is not None:
-            mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+            mask = seen_mask(image, mask)
             image = law.quantise(torch.where(mask, image, 0.0))
         self.image, self.mask, self.constraint, self.code = image, mask, constraint, code
         leading = [part.shape[:-3] for part in (image, constraint) if part is not None]

@@ -7,13 +7,14 @@ for every pair of channels coefficients by which the earlier one shifts the late
 
 from __future__ import annotations
 
+import json
 import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["CategoricalPixels", "LogisticMixturePixels", "PixelLaw"]
+__all__ = ["CategoricalPixels", "LogisticMixturePixels", "PixelLaw", "law_from"]
 
 
 class PixelLaw:
@@ -23,6 +24,19 @@ class PixelLaw:
         if not isinstance(levels, int) or levels < 2:
             raise ValueError(f"levels={levels!r}; expected a whole number of at least 2")
         self.levels = levels
+
+    def configuration(self) -> dict[str, int]:
+        """Return the arguments that make this law again."""
+        return {"levels": self.levels}
+
+    def to_json(self) -> str:
+        """Return name and arguments, from which :func:`law_from` makes the law again."""
+        return json.dumps({"name": type(self).__name__, **self.configuration()})
+
+    def __repr__(self) -> str:
+        """Return name and arguments."""
+        arguments = ", ".join(f"{name}={value}" for name, value in self.configuration().items())
+        return f"{type(self).__name__}({arguments})"
 
     def outputs(self, channels: int) -> int:
         """Return how many numbers the network gives for each pixel."""
@@ -138,6 +152,10 @@ class LogisticMixturePixels(PixelLaw):
             raise ValueError(f"components={components}; expected at least 1")
         self.components = components
 
+    def configuration(self) -> dict[str, int]:
+        """Return the arguments that make this law again."""
+        return {"levels": self.levels, "components": self.components}
+
     def outputs(self, channels: int) -> int:
         """Count a weight, a mean, a scale for every channel and component; a coefficient for every pair."""
         return self.components * (3 * channels + _pairs(channels))
@@ -177,6 +195,27 @@ class LogisticMixturePixels(PixelLaw):
         at_bottom, at_top = (values < half / 2)[..., None], (values > 1 - half / 2)[..., None]
         log_prob = torch.where(at_bottom, below, torch.where(at_top, above, inside))
         return torch.logsumexp(log_prob + torch.log_softmax(weight, dim=-1)[..., None, :], dim=-1)
+
+
+def law_from(words: str) -> PixelLaw:
+    """Return the law that :meth:`PixelLaw.to_json` described.
+
+    Raises
+    ------
+    ValueError
+        For words that describe no law of this file.
+
+    >>> law_from(CategoricalPixels(4).to_json())
+    CategoricalPixels(levels=4)
+    """
+    kinds = {kind.__name__: kind for kind in (CategoricalPixels, LogisticMixturePixels)}
+    try:
+        arguments = json.loads(words)
+        return kinds[arguments.pop("name")](**arguments)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        raise ValueError(
+            f"{words[:80]!r} is no law of pixels; expected one of {', '.join(kinds)} with its arguments"
+        ) from None
 
 
 def _pairs(channels: int) -> int:

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posterior_inpainting.models.available_memory import check_memory
 from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
+from posterior_inpainting.models.images.available_memory import check_memory
 
 __all__ = ["CirculantEmbedding", "fast_length", "offsets_squared"]
 

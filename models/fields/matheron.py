@@ -21,7 +21,7 @@ from torch.distributions import constraints
 
 from posterior_inpainting.models.fields.circulant import check_memory
 from posterior_inpainting.models.fields.seen_covariance import Cholesky, SeenCovariance, mixed
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, InputError
 
 __all__ = ["WhitePosterior"]
 
@@ -125,7 +125,7 @@ class WhitePosterior(TorchDistribution):
 
     def _variance(self, covariance: SeenCovariance, residual: Image) -> Tensor:
         if not isinstance(covariance, Cholesky):
-            raise ValueError(
+            raise InputError(
                 f"{covariance.seen} seen values are too many for exact variances; take those of draws"
             )
         rows = torch.zeros(covariance.seen, residual.numel(), dtype=residual.dtype, device=residual.device)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posterior_inpainting.models.available_memory import check_memory
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding
+from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Cholesky", "ConjugateGradients", "SeenCovariance", "mixed"]

@@ -16,16 +16,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.base import frozen
+from posterior_inpainting.models.densities.code_prior import CodePrior
 from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import Weighted, laplace
-from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
+from posterior_inpainting.models.networks.decoder import Decoder
+from posterior_inpainting.models.shapes import Image, InputError, Mask, check_image, check_mask, seen_mask
 
 __all__ = ["RADII", "NearestMeasurement", "nearest_measurement"]
 
@@ -59,7 +61,7 @@ def nearest_measurement(image: Image, mask: Mask, radius: float) -> tuple[Image,
     check_image(image)
     check_mask(mask, tuple(image.shape))
     if not radius > 0:
-        raise ValueError(f"radius={radius}; expected a positive number of pixels")
+        raise InputError(f"radius={radius}; expected a positive number of pixels")
     mask = mask.expand(image.shape)
     if image.dim() > 3:
         pairs = [nearest_measurement(one, some, radius) for one, some in zip(image, mask, strict=True)]
@@ -135,49 +137,51 @@ class NearestMeasurement(LatentCode):
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw z from its prior and score its decoding against the targets, each with its weight."""
         with self.images_plate(image):
-            with poutine.scale(scale=self.prior_weight):
-                z = pyro.sample("z", self.prior())
-            law = self.pixel_law(z)
-            if (discriminator := self._modules.get("discriminator")) is not None:
-                loss = discriminator.prior_loss(law.mean)
-                pyro.factor("discriminator", -self.discriminator_weight * loss)
+            law = self._drawn_law()
             if image is not None and mask is not None:
                 image, weight = nearest_measurement(image, mask, self.radius)
                 law, mask = Weighted(law, weight), weight > 0
             return self.observe(law, image, mask)
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> Any:
+    def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity | None:  # type: ignore[override]
         """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        ``None`` with a discriminator, and for a decoder without ``restrict``.
+        ``None`` with a discriminator, and for a decoder that cannot be restricted to some pixels.
         """
         decoder = self._frozen_decoder
-        if self._modules.get("discriminator") is not None or not hasattr(decoder, "restrict"):
+        if frozen(self, "discriminator") is not None or not decoder.has_restriction:
             return None
-        everything = torch.ones_like(image, dtype=torch.bool)
-        target, weight = nearest_measurement(image, everything if mask is None else mask, self.radius)
+        target, weight = nearest_measurement(image, seen_mask(image, mask), self.radius)
         return _WeightedDensity(
-            decoder, target.flatten(-3), weight.flatten(-3), self.prior(), self.prior_weight
+            decoder, target.flatten(-3), weight.flatten(-3), self.given_prior, self.prior_weight
         )
 
 
-class _WeightedDensity:
+class _WeightedDensity(JointDensity):
     """Log prior and log likelihood of codes with weighted absolute errors, and the gradient by hand."""
 
+    has_gradient = True
+
     def __init__(
-        self, decoder: Any, target: Tensor, weight: Tensor, prior: TorchDistribution, prior_weight: float
+        self,
+        decoder: Decoder,
+        target: Tensor,
+        weight: Tensor,
+        prior: TorchDistribution | None,
+        prior_weight: float,
     ):
         pixels = (weight > 0).reshape(-1, weight.shape[-1]).any(0).nonzero().flatten()
         self._decode = decoder.restrict(pixels)
         # One row of pixels for each image, broadcast over its chains.
         self._target, self._weight = (part[..., pixels].unsqueeze(-2) for part in (target, weight))
-        self._prior, self._prior_weight = prior, prior_weight
+        self._prior, self._prior_weight = CodePrior(prior), prior_weight
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, ``(..., chain)``, differentiable."""
         z = latents["z"]
         target, weight = self._of(which)
-        return self._log_prior(z), self._log_likelihood((self._decode(z)[0] - target).abs(), weight)
+        log_prior = self._prior_weight * self._prior.log_prob(z)
+        return log_prior, self._log_likelihood((self._decode(z)[0] - target).abs(), weight)
 
     def gradient(
         self, latents: dict[str, Tensor], inverse_temperature: float | Tensor, which: Tensor | None = None
@@ -192,18 +196,11 @@ class _WeightedDensity:
             beta = inverse_temperature
             slope = slope * (beta.unsqueeze(-1) if isinstance(beta, Tensor) else beta)
             log_likelihood = self._log_likelihood(error.abs_(), weight)
-            return self._log_prior(z), log_likelihood, slope + self._prior_slope(z)
+            log_prior, score = (self._prior_weight * part for part in self._prior.log_prob_and_score(z))
+            return log_prior, log_likelihood, slope + score
 
     def _of(self, which: Tensor | None) -> tuple[Tensor, Tensor]:
         return (self._target, self._weight) if which is None else (self._target[which], self._weight[which])
-
-    def _log_prior(self, z: Tensor) -> Tensor:
-        return self._prior_weight * self._prior.log_prob(z)
-
-    def _prior_slope(self, z: Tensor) -> Tensor:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            return torch.autograd.grad(self._log_prior(z).sum(), z)[0]
 
     @staticmethod
     def _log_likelihood(error: Tensor, weight: Tensor) -> Tensor:

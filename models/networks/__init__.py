@@ -4,6 +4,7 @@ from posterior_inpainting.models.networks.code_mixture import CodeMixture
 from posterior_inpainting.models.networks.constraint import ConstraintNetwork
 from posterior_inpainting.models.networks.context_encoder import ContextEncoder
 from posterior_inpainting.models.networks.convolutional_encoder import ConvolutionalEncoder
+from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.networks.discriminator import Discriminator
 from posterior_inpainting.models.networks.generator import Generator
 from posterior_inpainting.models.networks.hourglass import Hourglass
@@ -16,6 +17,7 @@ __all__ = [
     "ConstraintNetwork",
     "ContextEncoder",
     "ConvolutionalEncoder",
+    "Decoder",
     "Discriminator",
     "GatedPixelCNN",
     "Generator",

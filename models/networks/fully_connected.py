@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from posterior_inpainting.models.pixel_density import PullBack, Restricted
+from posterior_inpainting.models.networks.decoder import Decoder, PullBack, Restricted
 from posterior_inpainting.models.shapes import Code, Image, ImageShape
 
 __all__ = ["FullyConnectedDecoder", "RestrictedScale", "hidden_layers"]
@@ -36,7 +36,7 @@ def hidden_layers(width: int, widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class FullyConnectedDecoder(nn.Module):
+class FullyConnectedDecoder(Decoder):
     """Abstract decoder from codes to pixel means; a subclass adds the scales.
 
     It writes ``_scale(hidden)``, from the last hidden layer ``(*batch, widths[-1])`` to the scales
@@ -52,10 +52,10 @@ class FullyConnectedDecoder(nn.Module):
         Units of the hidden layers, first to last.
     """
 
+    has_restriction = True
+
     def __init__(self, latent: int, image_shape: ImageShape, widths: Sequence[int]):
-        super().__init__()
-        self.latent = latent
-        self.image_shape: ImageShape = tuple(image_shape)
+        super().__init__(latent, image_shape)
         self.widths = tuple(widths)
         self.trunk = hidden_layers(latent, widths)
         self.mean_head = nn.Linear(widths[-1], math.prod(image_shape))

@@ -24,10 +24,8 @@ import torch
 from pyro.nn import pyro_method
 
 from posterior_inpainting.models import pretrained
-from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.pluralistic.seen_part import seen_part
-from posterior_inpainting.models.pluralistic.training_model import TrainingModel
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.base import ImageModel, TrainingModel
+from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
 __all__ = ["PluralisticConditional"]
 
@@ -118,8 +116,8 @@ class PluralisticConditional(ImageModel):
     def training_guide(self, image: Image, mask: Mask | None = None) -> Code:
         """Draw z from q(z | x), which sees both parts, and which is which."""
         if self.posterior_encoder is None:
-            raise ValueError("there is no posterior_encoder, which training needs")
-        mask = (torch.ones_like(image, dtype=torch.bool) if mask is None else mask).expand(image.shape)
+            raise InputError("there is no posterior_encoder, which training needs")
+        mask = seen_mask(image, mask)
         loc, scale = self.posterior_encoder(torch.cat([image, image], -3), torch.cat([mask, ~mask], -3))
         with self.images_plate(image):
             return pyro.sample("z", dist.Normal(loc, scale).to_event(1))

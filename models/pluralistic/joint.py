@@ -14,7 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from posterior_inpainting.models import pretrained
-from posterior_inpainting.models.pixel_density import PixelDensity
+from posterior_inpainting.models.base import frozen
+from posterior_inpainting.models.densities.pixel_density import PixelDensity
+from posterior_inpainting.models.networks.decoder import as_decoder
 from posterior_inpainting.models.shapes import Image, Mask
 from posterior_inpainting.models.variational_autoencoder import VariationalAutoencoder
 
@@ -53,9 +55,9 @@ class PluralisticJoint(VariationalAutoencoder):
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity | None:
         """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        ``None`` for a decoder without ``restrict``.
+        ``None`` for a decoder that cannot be restricted to some pixels.
         """
-        decoder = self._modules["decoder"]
-        if not hasattr(decoder, "restrict"):
+        decoder = as_decoder(frozen(self, "decoder"))
+        if not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, image, mask, latent=decoder.latent)
+        return PixelDensity(decoder.restrict, image, mask)

@@ -27,10 +27,8 @@ from pyro.nn import pyro_method
 from torch import Tensor
 
 from posterior_inpainting.models import pretrained
-from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.pluralistic.seen_part import seen_part
-from posterior_inpainting.models.pluralistic.training_model import TrainingModel
-from posterior_inpainting.models.shapes import Code, Image, Mask
+from posterior_inpainting.models.base import ImageModel, TrainingModel
+from posterior_inpainting.models.shapes import Code, Image, Mask, seen_mask, seen_part
 
 __all__ = ["Paths", "PluralisticTwoPath", "prior_scale"]
 
@@ -150,7 +148,7 @@ class PluralisticTwoPath(ImageModel):
     @pyro_method
     def training_guide(self, image: Image, mask: Mask | None = None) -> Code:
         """Draw z from q(z | I_c), which sees the hidden pixels."""
-        mask = torch.ones_like(image, dtype=torch.bool) if mask is None else mask
+        mask = seen_mask(image, mask)
         law = dist.Normal(*self.encoder.from_hidden(self.encoder(image, ~mask)[1]))
         with self.images_plate(image):
             return pyro.sample("z", law.to_event(1))

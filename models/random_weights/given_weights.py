@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from posterior_inpainting.models.shapes import InputError
+
 __all__ = ["CallOf", "Weights", "run_with_weights"]
 
 #: Parameter path in the network -> value; with leading dims, that many draws.
@@ -102,15 +104,15 @@ def _leading(weights: Weights, shapes: dict[str, torch.Size]) -> torch.Size:
     found = set()
     for path, value in weights.items():
         if path not in shapes:
-            raise ValueError(f"{path!r} is not a parameter; there are {', '.join(shapes)}")
+            raise InputError(f"{path!r} is not a parameter; there are {', '.join(shapes)}")
         dims = value.dim() - len(shapes[path])
         if dims < 0 or value.shape[dims:] != shapes[path]:
-            raise ValueError(
+            raise InputError(
                 f"{path!r} has shape {tuple(value.shape)}; expected (..., {', '.join(map(str, shapes[path]))})"
             )
         found.add(value.shape[:dims])
     if len(found) != 1:
-        raise ValueError(f"weights have different numbers of draws: {sorted(map(tuple, found))}")
+        raise InputError(f"weights have different numbers of draws: {sorted(map(tuple, found))}")
     leading = found.pop()
     while len(leading) > 1 and leading[-1] == 1:
         leading = leading[:-1]

@@ -10,66 +10,31 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from registry import DENSITIES as MODELS
+from registry import OTHERS, SHAPE
 
 from posterior_inpainting import models
 from posterior_inpainting.models import (
     BayesianCompletion,
-    BayesianDecoder,
-    CodeAndUnits,
-    CodeAndWeights,
-    DeepImagePrior,
-    GaussianProcess,
     ImageModel,
-    LatentCode,
-    LinearGaussian,
     NearestMeasurement,
     PixelConstrained,
     PluralisticConditional,
-    PluralisticJoint,
     PluralisticTwoPath,
-    VariationalAutoencoder,
     WeightDraws,
     datasets,
     observations,
-    pretrained,
 )
-from posterior_inpainting.models.fields import Matern
-from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, MultilayerDecoder
 
-SHAPE = (1, 8, 8)
 TESTS = Path(__file__).parents[1]
-
-
-def bayesian_decoder():
-    torch.manual_seed(0)
-    decoder, encoder = MultilayerDecoder(2, SHAPE, (4,), scale_rank=2), MaskedEncoder(2, SHAPE, (4,))
-    return BayesianDecoder(decoder, encoder, posterior_scale=0.3).eval()
-
-
-#: Public models that are no density of the seen pixels, or have a discrete site, and where each is tested.
-OTHERS = {
+#: Where those that are not in `MODELS` here are tested.
+ELSEWHERE = {
     BayesianCompletion: "test_bayesian_decoder.py",
     NearestMeasurement: "test_geology.py",
     PixelConstrained: "test_pixel_constrained.py",
     PluralisticConditional: "test_pluralistic.py",
     PluralisticTwoPath: "test_pluralistic.py",
     WeightDraws: "test_code_and_weights.py",
-}
-
-MODELS = {
-    BayesianDecoder: bayesian_decoder,
-    CodeAndUnits: lambda: CodeAndUnits(bayesian_decoder()),
-    CodeAndWeights: lambda: CodeAndWeights(bayesian_decoder()),
-    DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
-    GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
-    LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
-    LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
-    PluralisticJoint: lambda: PluralisticJoint(
-        MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
-    ),
-    VariationalAutoencoder: lambda: VariationalAutoencoder(
-        MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
-    ),
 }
 
 
@@ -80,7 +45,8 @@ def test_every_public_model_is_in_the_registry():
         if inspect.isclass(value) and issubclass(value, ImageModel) and value is not ImageModel
     }
     assert public == set(MODELS) | set(OTHERS)
-    assert all(kind.__name__ in next(TESTS.rglob(file)).read_text() for kind, file in OTHERS.items())
+    assert set(ELSEWHERE) == set(OTHERS)
+    assert all(kind.__name__ in next(TESTS.rglob(file)).read_text() for kind, file in ELSEWHERE.items())
 
 
 @pytest.fixture(params=MODELS, ids=lambda kind: kind.__name__)

@@ -10,7 +10,8 @@ from posterior_inpainting.inference import MALA, MAP, ULA, ChEES, Variational, i
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
-from posterior_inpainting.models import DeepImagePrior, Observation, available_memory, datasets, observations
+from posterior_inpainting.models import DeepImagePrior, Observation, datasets, observations
+from posterior_inpainting.models.images import available_memory
 from posterior_inpainting.models.networks import Hourglass
 
 SHAPE = (1, 8, 8)

@@ -8,7 +8,7 @@ from pyro.infer import MCMC, NUTS, Predictive
 from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import Exact, infer
-from posterior_inpainting.models import Observation, available_memory, datasets, observations
+from posterior_inpainting.models import Observation, datasets, observations
 from posterior_inpainting.models.fields import (
     DeepImagePriorKernel,
     Matern,
@@ -19,6 +19,7 @@ from posterior_inpainting.models.fields.marginal_likelihood import _blocks, _eve
 from posterior_inpainting.models.fields.matheron import WhitePosterior
 from posterior_inpainting.models.fields.seen_covariance import ConjugateGradients
 from posterior_inpainting.models.gaussian_process import GaussianProcess
+from posterior_inpainting.models.images import available_memory
 
 KERNELS = [
     SquaredExponential(1.5),

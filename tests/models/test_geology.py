@@ -360,6 +360,32 @@ class TestMixturePrior:
         z = 3 * torch.randn(50, 2, 3)
         assert torch.allclose(MixturePrior(mixture).log_prob(z), expected.log_prob(z), rtol=1e-4, atol=1e-4)
 
+    def test_score_is_autograds_and_needs_no_graph(self, mixture, monkeypatch):
+        prior = MixturePrior(mixture).expand((2,))
+        z = (3 * torch.randn(50, 2, 3)).requires_grad_()
+        (expected,) = torch.autograd.grad(prior.log_prob(z).sum(), z)
+        # Far out one component has all the weight, and nothing overflows.
+        assert prior.log_prob_and_score(torch.full((2, 3), 1e4))[1].isfinite().all()
+        monkeypatch.setattr(torch.autograd, "grad", None)
+        log_prob, score = prior.log_prob_and_score(z)
+        assert torch.allclose(log_prob, prior.log_prob(z))
+        assert torch.allclose(score, expected, rtol=1e-4, atol=1e-4)
+        assert not log_prob.requires_grad
+        assert not score.requires_grad
+
+    def test_a_posterior_with_it_is_differentiated_by_hand(self, mixture, monkeypatch):
+        honest = LatentCode(decoder(), prior=MixturePrior(mixture))
+        published = NearestMeasurement(decoder(), 3.0, prior=MixturePrior(mixture))
+        image, mask = torch.rand(1, 8, 8), wells((1, 8, 8), 4)
+        z = torch.randn(5, 3)
+        expected = [
+            Potential(Problem(m, (image, mask)), closed_form=False).gradient(z) for m in (honest, published)
+        ]
+        monkeypatch.setattr(torch.autograd, "grad", None)
+        for model, truth in zip((honest, published), expected, strict=True):
+            for a, b in zip(model.log_densities(image, mask).gradient({"z": z}, 1.0), truth, strict=True):
+                assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+
     def test_draws_have_its_moments(self, mixture):
         draws = MixturePrior(mixture).expand((8,)).sample((4000,)).transpose(0, 1)
         weights = mixture.log_weights.exp()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from posterior_inpainting.models.image_files import read_image, read_mask, read_observation
+from posterior_inpainting.models.images.image_files import read_image, read_mask, read_observation
 
 ROWS, COLUMNS = 6, 11
 RANDOM = np.random.default_rng(0)

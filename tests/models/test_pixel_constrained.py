@@ -15,7 +15,11 @@ from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES, PixelRe
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage
-from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, LogisticMixturePixels
+from posterior_inpainting.models.autoregressive.pixel_laws import (
+    CategoricalPixels,
+    LogisticMixturePixels,
+    law_from,
+)
 from posterior_inpainting.models.networks import MaskedEncoder
 from posterior_inpainting.models.networks.constraint import ConstraintNetwork
 from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
@@ -314,10 +318,25 @@ class TestModel:
         model = pair(law=law, code=3 if parts == "code" else 0, constraint=parts != "prior alone")
         pretrained.save_parts(tmp_path, "", {name: p for name, p in model._modules.items() if p is not None})
         again = PixelConstrained.load(tmp_path, law=law)
+        assert pretrained.words(tmp_path, "prior") == {}
         code = torch.randn(3) if parts == "code" else None
         draws = model.constrained_law(image, mask, code).sample((2,))
         two = [m.constrained_law(image, mask, code).log_prob(draws) for m in (model, again)]
         torch.testing.assert_close(*two, rtol=5e-3, atol=0.2)
+
+    @pytest.mark.parametrize("law", [LogisticMixturePixels(16, 2), CategoricalPixels(4)], ids=str)
+    def test_the_law_comes_back_unnamed(self, tmp_path, image, mask, law):
+        model = pair(law=law, code=3)
+        model.save(tmp_path)
+        again = PixelConstrained.load(tmp_path, temperature=0.9)
+        assert (type(again.law), again.law.configuration()) == (type(law), law.configuration())
+        draws = model.constrained_law(image, mask, torch.zeros(3)).sample((2,))
+        assert again.constrained_law(image, mask, torch.zeros(3)).log_prob(draws).isfinite().all()
+
+    def test_words_that_are_no_law_are_refused(self):
+        for words in ("{", "[]", '{"name": "Gaussian"}', '{"name": "CategoricalPixels", "colours": 3}'):
+            with pytest.raises(ValueError, match="is no law of pixels; expected one of CategoricalPixels, "):
+                law_from(words)
 
     @pytest.mark.parametrize(
         "method", [ChEES(), MAP(), TemperedSMC()], ids=lambda method: type(method).__name__

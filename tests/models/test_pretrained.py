@@ -22,7 +22,7 @@ from posterior_inpainting.models import (
     pretrained,
 )
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-from posterior_inpainting.models.weight_files import read_digests, read_tensors, write_tensors
+from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
 
 FOLDER = pretrained._bundled()
 

@@ -151,7 +151,7 @@ def networks(trained):
 def exact(networks):
     """Log evidence of each network, and means and sds of z and the hidden pixel over all of them."""
     z = np.linspace(-6, 6, 4001)
-    pairs = [(float(n._frozen_decoder.slope), float(n._frozen_decoder.offset)) for n in networks.networks]
+    pairs = [(float(n.decoder.slope), float(n.decoder.offset)) for n in networks.networks]
     joint = []
     for a, b in pairs:
         prior_of_theta = -0.5 * (((a - 0.5) / 0.3) ** 2 + ((b - 0.3) / 0.25) ** 2)
@@ -216,7 +216,7 @@ class TestNetworks:
         z = found.posterior["z"].to_numpy()[:, 0, 0]
         grid = np.linspace(-6, 6, 4001)
         for index, network in enumerate(networks.networks):
-            decoder = network._frozen_decoder
+            decoder = network.decoder
             best = grid[log_density(grid, float(decoder.slope), float(decoder.offset)).argmax()]
             assert abs(z[index] - best) < 0.02
 

@@ -1,0 +1,83 @@
+"""Every public model, made small: what the tests of all models go through."""
+
+import torch
+
+from posterior_inpainting.models import (
+    BayesianCompletion,
+    BayesianDecoder,
+    CodeAndUnits,
+    CodeAndWeights,
+    DeepImagePrior,
+    GaussianProcess,
+    LatentCode,
+    LinearGaussian,
+    NearestMeasurement,
+    PixelConstrained,
+    PluralisticConditional,
+    PluralisticJoint,
+    PluralisticTwoPath,
+    VariationalAutoencoder,
+    WeightDraws,
+    datasets,
+    pretrained,
+)
+from posterior_inpainting.models.bayesian_completion import CompletionNetwork
+from posterior_inpainting.models.fields import Matern
+from posterior_inpainting.models.networks import (
+    ConstraintNetwork,
+    ContextEncoder,
+    GatedPixelCNN,
+    Hourglass,
+    MaskedEncoder,
+    MultilayerDecoder,
+    PluralisticDecoder,
+    PluralisticEncoder,
+)
+
+SHAPE = (1, 8, 8)
+
+
+def _bayesian_decoder():
+    torch.manual_seed(0)
+    decoder, encoder = MultilayerDecoder(2, SHAPE, (4,), scale_rank=2), MaskedEncoder(2, SHAPE, (4,))
+    return BayesianDecoder(decoder, encoder, posterior_scale=0.3).eval()
+
+
+def _conditional():
+    parts = ContextEncoder(2, SHAPE, (8,), context=3), MultilayerDecoder(5, SHAPE, (8,))
+    return PluralisticConditional(*parts, MaskedEncoder(2, (2, 8, 8), (8,)))
+
+
+#: Models that are a density of the seen pixels over continuous latents.
+DENSITIES = {
+    BayesianDecoder: _bayesian_decoder,
+    CodeAndUnits: lambda: CodeAndUnits(_bayesian_decoder()),
+    CodeAndWeights: lambda: CodeAndWeights(_bayesian_decoder()),
+    DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
+    GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
+    LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
+    LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
+    PluralisticJoint: lambda: PluralisticJoint(
+        MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
+    ),
+    VariationalAutoencoder: lambda: VariationalAutoencoder(
+        MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
+    ),
+}
+
+#: Models that are no density of the seen pixels, or have a discrete site.
+OTHERS = {
+    BayesianCompletion: lambda: BayesianCompletion(
+        CompletionNetwork(MaskedEncoder(4, SHAPE, (8,)), MultilayerDecoder(4, SHAPE, (8,)))
+    ),
+    NearestMeasurement: lambda: NearestMeasurement(pretrained.load("digits-vae-2d"), radius=3.0),
+    PixelConstrained: lambda: PixelConstrained(
+        GatedPixelCNN(SHAPE, 2, features=4), ConstraintNetwork(SHAPE, 2, features=4)
+    ),
+    PluralisticConditional: _conditional,
+    PluralisticTwoPath: lambda: PluralisticTwoPath(
+        PluralisticEncoder(SHAPE, 2, (8, 8)), PluralisticDecoder(SHAPE, 2, (8, 8))
+    ),
+    WeightDraws: lambda: WeightDraws(_bayesian_decoder(), count=3),
+}
+MODELS = DENSITIES | OTHERS
