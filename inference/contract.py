@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -179,9 +179,8 @@ class Method(ABC):
 
     def warmed(self, warmup: int) -> Method:
         """Return the method with another number of warm-up iterations."""
-        fields = self.__dataclass_fields__ if is_dataclass(self) else {}
-        if "warmup" not in fields:
+        if not is_dataclass(self) or "warmup" not in {one.name for one in fields(self)}:
             raise ValueError(f"warmup={warmup} is given, but {self.label} does not warm up")
         if warmup < 1:
             raise ValueError(f"warmup={warmup}; expected at least 1")
-        return replace(self, warmup=warmup)  # type: ignore[type-var]
+        return replace(self, warmup=warmup)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
-import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 
-from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.contract import Method, Plan, Problem
+from posterior_inpainting.inference.execution import (
+    attributes,
+    callers_state_kept,
+    check_run,
+    executed,
+    with_efficiency,
+)
 from posterior_inpainting.inference.results import convert
-from posterior_inpainting.inference.results.chain_statistics import efficiency
-from posterior_inpainting.inference.results.fingerprint import fingerprint
-from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -90,10 +89,10 @@ def infer(
     plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
     with callers_state_kept():
-        drawn = _drawn(problem, method, plan, store)
+        drawn = executed(problem, method, plan, store)
         groups = convert.image_groups(drawn, problem, observation, plan.streams)
-    attrs = _attrs(problem, method, drawn, seed, time.perf_counter() - start)
-    return _with_efficiency(groups, attrs)
+    attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
+    return with_efficiency(groups, attrs)
 
 
 def infer_many(
@@ -165,7 +164,7 @@ def infer_many(
             one = replace(problem, args=(observation.image, observation.mask))
             streams = plan.streams.child("image", index)
             groups = convert.image_groups(drawn, one, observation, streams)
-            results.append(_with_efficiency(groups, _attrs(one, method, drawn, seed, share)))
+            results.append(with_efficiency(groups, attributes(one, method, drawn, seed, share)))
     return results
 
 
@@ -221,36 +220,9 @@ def sample(
     plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
     with callers_state_kept():
-        drawn = _drawn(problem, method, plan, store)
+        drawn = executed(problem, method, plan, store)
         groups = convert.latent_groups(drawn)
-    return _with_efficiency(groups, _attrs(problem, method, drawn, seed, time.perf_counter() - start))
-
-
-def _drawn(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
-    """Run a method, with a store where it can use one."""
-    if store is None:
-        return method.run(problem, plan)
-    if not method.is_resumable:
-        raise ValueError(f"{method.label} cannot use a store: it does not go step by step")
-    signature = {
-        "method": type(method).__name__,
-        **json.loads(convert.settings(method)),
-        "draws": plan.draws,
-        "chains": plan.chains,
-        "seed": plan.streams.seed,
-        "model": fingerprint(problem.model),
-        "data": fingerprint([problem.args, problem.kwargs]),
-        "torch": torch.__version__,
-    }
-    return method.run(problem, replace(plan, store=Store(store, signature)))
-
-
-@contextmanager
-def callers_state_kept() -> Iterator[None]:
-    """Leave torch's generators and Pyro's parameter store, which belong to the caller, as they were."""
-    devices = [*range(torch.cuda.device_count())]
-    with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope():
-        yield
+    return with_efficiency(groups, attributes(problem, method, drawn, seed, time.perf_counter() - start))
 
 
 def _check_image_problem(model: ImageModel, observation: Observation) -> None:
@@ -259,36 +231,3 @@ def _check_image_problem(model: ImageModel, observation: Observation) -> None:
     if not isinstance(observation, Observation):
         raise ValueError(f"observation is {describe(observation)}; expected Observation(image, mask)")
     check_image(observation.image, model.image_shape)
-
-
-def check_run(method: Method, draws: int, chains: int) -> None:
-    """Raise ``ValueError`` unless it is a method, and there is at least one draw and one chain."""
-    if not isinstance(method, Method):
-        raise ValueError(f"method is {describe(method)}; expected one such as NUTS() or Variational()")
-    for name, value in (("draws", draws), ("chains", chains)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
-
-
-def _attrs(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
-    """Say what was run, in numbers and words that survive netCDF."""
-    packages = ("torch", "pyro-ppl", "posterior-inpainting")
-    model = problem.model
-    return {
-        "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
-        "method": method.label,
-        "settings": convert.settings(method),
-        "draws_are": drawn.draws_are,
-        "biased": int(method.is_biased),
-        "approximate": int(method.is_approximate),
-        "density": "pseudo-posterior" if problem.abilities.is_pseudo_posterior else "posterior",
-        "seed": seed,
-        "wall_time_s": seconds,
-        "versions": " ".join(f"{name}={version(name)}" for name in packages),
-        **drawn.attrs,
-    }
-
-
-def _with_efficiency(groups: dict, attrs: dict[str, Any]):
-    """Wrap groups for ArviZ, with ESS a second and a thousand gradients among the attributes."""
-    return convert.to_arviz(groups, attrs | efficiency(groups, attrs))

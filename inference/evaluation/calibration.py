@@ -28,7 +28,7 @@ from posterior_inpainting.inference.contract import Method, Plan
 from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.simulated_data import figures_of_batch, simulate
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
-from posterior_inpainting.inference.infer import callers_state_kept, check_run
+from posterior_inpainting.inference.execution import callers_state_kept, check_run
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Mask, check_mask, describe

@@ -1,8 +1,8 @@
 """The one loop of everything that draws in sequence: progress, Ctrl-C, a budget of gradients, store and resume.
 
-A *process* is one run under way. It goes forward step by step, and everything that it needs to go on is in its state, so
-that a run can stop anywhere and be taken up again with the same draws. What a process does in a step is its own affair:
-move all chains, one temperature of a cloud of particles, one step of an optimiser.
+A *process* is one run under way. It goes forward step by step, and everything that it needs to go on is in its
+state, so that a run can stop anywhere and be taken up again with the same draws. What a process does in a step is its
+own affair: move all chains, go down one temperature with a cloud of particles, make one step of an optimiser.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Fit(Process):
     draws = 0
 
     def __init__(self, method: Variational, problem: Problem, steps: int):
-        self.method, self.problem, self.total = method, problem, steps
+        self.method, self.problem, self.total, self.steps = method, problem, steps, steps
         self.losses: list[float] = []
 
     @property
@@ -142,7 +142,7 @@ class Fit(Process):
         problem.guide(*problem.args, **problem.kwargs)  # makes what is made at the first call
         self.parameters = _parameters_of(problem.guide)
         self.optimiser = torch.optim.Adam(self.parameters, lr=self.method.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.total)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.steps)
         particles, nesting = self.method.particles, plate_nesting(problem)
         self.elbo = Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=nesting)
 
@@ -206,6 +206,8 @@ def _parameters_of(guide: Callable) -> list[nn.Parameter]:
 
 def draw_from_guide(problem: Problem, draws: int, chains: int) -> tuple[dict, dict]:
     """Draw from a guide as it stands: latents ``(chain, draw, ...)``, ``lp`` and ``log_weight`` = lp - log q."""
+    if problem.guide is None:
+        raise ValueError("there is no guide to draw from")
     nesting, count = plate_nesting(problem), draws * chains
     with torch.no_grad():
         guide_trace = batched_trace(problem.guide, problem, count, nesting)

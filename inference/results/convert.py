@@ -119,7 +119,7 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation, strea
     """
     if "completion" not in drawn.latents:
         drawn = replace(drawn, latents=problem.abilities.kept(drawn.latents))
-    torch.manual_seed(streams.number('pixel noise'))
+    torch.manual_seed(streams.number("pixel noise"))
     chains, draws = next(iter(drawn.latents.values())).shape[:2]
     count, nesting = chains * draws, plate_nesting(problem)
     flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}

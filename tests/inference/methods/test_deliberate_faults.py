@@ -42,7 +42,7 @@ class TestReplicaSwaps:
         moves = ChEES(max_steps=1, target_acceptance=0.5)
         method = ParallelTempering(temperatures=3, warmup=150, moves=moves)
         x = sample(banana, method, draws=draws, chains=1024, progress=False).posterior["x"].to_numpy()
-        first, bend, width = BANANA
+        _, bend, width = BANANA
         assert_moments(x, [0.0, bend], [1.0, np.sqrt(2 * bend**2 + width**2)])
 
     def gradients(self):

@@ -1,0 +1,84 @@
+"""Running a method on a problem: with a store, the caller's state kept, and words on what was run."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.chain_statistics import efficiency
+from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.store import Store
+from posterior_inpainting.models.shapes import describe
+
+__all__ = ["attributes", "callers_state_kept", "check_run", "executed", "with_efficiency"]
+
+
+def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
+    """Run a method, with a store where it can use one."""
+    if store is None:
+        return method.run(problem, plan)
+    if not method.is_resumable:
+        raise ValueError(f"{method.label} cannot use a store: it does not go step by step")
+    signature = {
+        "method": type(method).__name__,
+        **json.loads(convert.settings(method)),
+        "draws": plan.draws,
+        "chains": plan.chains,
+        "seed": plan.streams.seed,
+        "model": fingerprint(problem.model),
+        "data": fingerprint([problem.args, problem.kwargs]),
+        "torch": torch.__version__,
+    }
+    return method.run(problem, replace(plan, store=Store(store, signature)))
+
+
+@contextmanager
+def callers_state_kept() -> Iterator[None]:
+    """Leave torch's generators and Pyro's parameter store, which belong to the caller, as they were."""
+    devices = [*range(torch.cuda.device_count())]
+    with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope():
+        yield
+
+
+def check_run(method: Method, draws: int, chains: int) -> None:
+    """Raise ``ValueError`` unless it is a method, and there is at least one draw and one chain."""
+    if not isinstance(method, Method):
+        raise ValueError(f"method is {describe(method)}; expected one such as NUTS() or Variational()")
+    for name, value in (("draws", draws), ("chains", chains)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
+
+
+def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
+    """Say what was run, in numbers and words that survive netCDF."""
+    packages = ("torch", "pyro-ppl", "posterior-inpainting")
+    model = problem.model
+    return {
+        "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
+        "method": method.label,
+        "settings": convert.settings(method),
+        "draws_are": drawn.draws_are,
+        "biased": int(method.is_biased),
+        "approximate": int(method.is_approximate),
+        "density": "pseudo-posterior" if problem.abilities.is_pseudo_posterior else "posterior",
+        "seed": seed,
+        "wall_time_s": seconds,
+        "versions": " ".join(f"{name}={version(name)}" for name in packages),
+        **drawn.attrs,
+    }
+
+
+def with_efficiency(groups: dict, attrs: dict[str, Any]):
+    """Wrap groups for ArviZ, with ESS a second and a thousand gradients among the attributes."""
+    return convert.to_arviz(groups, attrs | efficiency(groups, attrs))
