@@ -1,12 +1,7 @@
-r"""Posterior draws of many data sets, thinned until they are (nearly) independent of each other.
+"""Posterior draws of many data sets, thinned until they are (nearly) independent of each other.
 
-The integrated autocorrelation time of a quantity over chains (Vehtari et al. 2021, section 3.2; Geyer 1992)
-
-.. math:: \tau = -1 + 2 \sum_t \min_{s \le t} (\rho_{2s} + \rho_{2s+1}), \qquad
-          \rho_t = 1 - \frac{W - \bar\gamma_t}{\widehat{\mathrm{var}}^+},
-
-is the thinning; W is the variance within chains, var+ that of all draws, gamma the autocovariance. Chains that
-disagree have a long one: at worst the last draw of each chain is kept.
+The longest autocorrelation time of all quantities is the thinning. Chains that disagree have a long one: at worst the
+last draw of each chain is kept.
 """
 
 from __future__ import annotations
@@ -22,10 +17,11 @@ from posterior_inpainting.inference.contract import Draws, Method, Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.loop import run_kernel
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["Independent", "autocorrelation_time", "independent_draws", "runs_together", "unconstrain"]
+__all__ = ["Independent", "independent_draws", "runs_together", "unconstrain"]
 
 
 @dataclass(frozen=True)
@@ -137,37 +133,3 @@ def _thinned(position: Tensor, lp: Tensor, most: int) -> Independent:
     kept = position.flip(1)[:, ::step].flatten(0, 1)
     chosen = torch.linspace(0, len(kept) - 1, min(most, len(kept))).long()
     return Independent(kept[chosen], float(rhat.max()))
-
-
-def autocorrelation_time(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return autocorrelation time and R-hat of quantities, both ``(quantity,)``.
-
-    Parameters
-    ----------
-    values
-        ``(chain, draw, quantity)``. A quantity that does not vary, or is not finite, has time ``draw``.
-
-    Examples
-    --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> steps = torch.randn(32, 4000, 1, generator=generator)
-    >>> for t in range(1, 4000):
-    ...     steps[:, t] += 0.8 * steps[:, t - 1]
-    >>> tau, _ = autocorrelation_time(steps)
-    >>> abs(float(tau) - (1 + 0.8) / (1 - 0.8)) < 0.5
-    True
-    """
-    chains, draws, _ = values.shape
-    values = values.double()
-    centred = values - values.mean(1, keepdim=True)
-    spectrum = torch.fft.rfft(centred, n=2 * draws, dim=1).abs().square()
-    covariance = torch.fft.irfft(spectrum, n=2 * draws, dim=1)[:, :draws].mean(0) / draws
-    within = covariance[0] * draws / max(1, draws - 1)
-    between = values.mean(1).var(0) if chains > 1 else torch.zeros_like(within)
-    whole = covariance[0] + between
-    rho = 1 - (within - covariance) / whole
-    rho[0] = 1
-    pairs = rho[: draws // 2 * 2].unflatten(0, (-1, 2)).sum(1) if draws > 1 else rho
-    pairs = pairs.cummin(0).values.clamp(min=0)
-    tau = (2 * pairs.sum(0) - 1).nan_to_num(draws, draws).clamp(1, draws)
-    return tau, (whole / within).sqrt()

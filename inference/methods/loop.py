@@ -194,7 +194,7 @@ def _finish_block(run: _Progress, kept: list, potential: Potential, draws: int, 
             "draws": run.draws + count,
             "gradients": potential.gradients,
         }
-        store.write(*block, run.draws, draws, saved)
+        store.write(block, run.draws, draws, saved)
     if kept:
         run.blocks.append(block)
         run.draws += count

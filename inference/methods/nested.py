@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Draws, Method, Problem
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time, runs_together
+from posterior_inpainting.inference.evaluation.thinning import runs_together
 from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_weights import WeightDraws
 
 __all__ = ["Nested", "NestedDraws", "nested_draws"]

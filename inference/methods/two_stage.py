@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.loop import run_kernel
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_units import CodeAndUnits
 
 __all__ = ["Joint", "JointDraws", "joint_draws"]
