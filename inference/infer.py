@@ -21,6 +21,7 @@ from posterior_inpainting.inference.methods.loop import run_kernel
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.store import Store
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import check_image, describe
@@ -90,8 +91,7 @@ def infer(
     start = time.perf_counter()
     with _callers_state_kept():
         drawn = _drawn(problem, method, draws, chains, seed, progress, store)
-        torch.manual_seed(seed)
-        groups = convert.image_groups(drawn, problem, observation)
+        groups = convert.image_groups(drawn, problem, observation, Streams(seed))
     idata = convert.to_arviz(groups, _attrs(model, method, drawn, seed, time.perf_counter() - start))
     idata.attrs.update(diagnostics.efficiency(idata))
     return idata
@@ -167,9 +167,8 @@ def infer_many(
                 {name: values[index] for name, values in part.items()} for part in (run.latents, run.stats)
             )
             drawn = Draws(latents, stats, method.draws_are, attrs)
-            torch.manual_seed(seed)
             problem = Problem(model, (observation.image, observation.mask))
-            groups = convert.image_groups(drawn, problem, observation)
+            groups = convert.image_groups(drawn, problem, observation, Streams(seed).child("image", index))
             results.append(convert.to_arviz(groups, _attrs(model, method, drawn, seed, share)))
     return results
 

@@ -157,6 +157,10 @@ class BayesianCompletion(ImageModel):
         """Return the law of the pixels whose mean and scale were kept."""
         return dist.Normal(completion, scale)
 
+    def law_of_kept(self, kept: dict[str, Tensor]) -> dist.Normal:
+        """Return the law of the pixels whose mean and scale were kept."""
+        return self.pixel_law(kept["completion"], kept["scale"])
+
     @pyro_method
     def score_hidden(self, image: Image, mask: Mask | None = None) -> None:
         """Draw a network from its prior and score the hidden pixels given the seen ones."""

@@ -106,6 +106,10 @@ class DeepImagePrior(ImageModel):
         """Return the law of single pixels around completions ``(*batch, channel, row, column)``."""
         return dist.Normal(completion, self.noise)
 
+    def law_of_kept(self, kept: dict[str, Tensor]) -> TorchDistribution:
+        """Return the law of single pixels around the completions that were kept."""
+        return self.pixel_law(kept["completion"])
+
     def complete(self, weights: Tensor) -> Image:
         """Return the completions ``(*batch, channel, row, column)`` of weights ``(*batch, latent)``.
 

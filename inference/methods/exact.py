@@ -38,16 +38,16 @@ class Exact:
                 f"{type(problem.model).__name__} has no exact posterior; use NUTS(), HMC() or Variational()"
             )
         torch.manual_seed(seed)
-        if hasattr(problem.model, "draw_completions"):  # its latents are too many to be carried along
-            kept = problem.model.draw_completions(*problem.args, **problem.kwargs, draws=draws * chains)
+        kept = problem.abilities.draw_completions(*problem.args, **problem.kwargs, draws=draws * chains)
+        if kept is not None:  # its latents are too many to be carried along
             latents = {name: value.unflatten(0, (chains, draws)) for name, value in kept.items()}
             stats = {"log_weight": torch.zeros(chains, draws)}
         else:
             latents, stats = draw_from_guide(problem, draws, chains)
         attrs: dict = {"gradient_evaluations": 0}
-        if hasattr(problem.model, "log_evidence"):
-            evidence = float(problem.model.log_evidence(*problem.args, **problem.kwargs))
-            attrs |= {"log_evidence": evidence} if math.isfinite(evidence) else {}
-        if hasattr(problem.model, "law_of_draws"):  # where the weights, not the draws, are the posterior's
-            attrs["law"] = problem.model.law_of_draws
+        evidence = problem.abilities.log_evidence(*problem.args, **problem.kwargs)
+        if evidence is not None and math.isfinite(float(evidence)):
+            attrs["log_evidence"] = float(evidence)
+        if problem.abilities.law_of_draws:  # where the weights, not the draws, are the posterior's
+            attrs["law"] = problem.abilities.law_of_draws
         return Draws(latents, stats, "independent", attrs)
