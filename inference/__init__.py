@@ -22,7 +22,7 @@ from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.inference.results.blending import blend
 from posterior_inpainting.inference.results.convert import load, save
-from posterior_inpainting.inference.results.store import recover
+from posterior_inpainting.inference.results.recover import recover
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.noise_of_projections import fit_noise, project
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy

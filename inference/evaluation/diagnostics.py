@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 
 from posterior_inpainting.inference.evaluation.verdict import Verdict, nested_rhat, verdict
-from posterior_inpainting.inference.results.convert import IMAGE_DIMS, arviz_statistic, group, pareto_khat
+from posterior_inpainting.inference.results.arviz_functions import arviz_statistic, pareto_khat
+from posterior_inpainting.inference.results.convert import IMAGE_DIMS, group
 
 __all__ = [
     "Verdict",

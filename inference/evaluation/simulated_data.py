@@ -13,7 +13,7 @@ from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.density.tracing import latent_sites, plate_nesting
 from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.thinning import independent_draws
-from posterior_inpainting.inference.results.convert import _forward
+from posterior_inpainting.inference.results.convert import pixels_of_draws
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
@@ -92,7 +92,7 @@ def _ranked(model, potential, found, simulated, images, mask, chosen, plan) -> l
     for i, ((image, _), one) in enumerate(zip(simulated, found, strict=True)):
         drawn, kept = one.position.numpy(), len(one.position)
         problem, seen = Problem(model, (images[i], mask)), Observation(images[i], mask)
-        _, predicted, _ = _forward(potential.constrain(one.position), problem, seen, nesting)
+        _, predicted, _ = pixels_of_draws(potential.constrain(one.position), problem, seen, nesting)
         hidden = _rank(predicted[:, ~mask].numpy(), image[~mask].numpy(), random)
         u = (hidden + random.random(hidden.shape)) / (kept + 1)
         ranks = (

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference.results.convert import arviz_statistic, group
+from posterior_inpainting.inference.results.arviz_functions import arviz_statistic
+from posterior_inpainting.inference.results.convert import group
 
 __all__ = ["Verdict", "nested_rhat", "verdict"]
 

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from scipy import fft
 from scipy.special import ndtri
-from scipy.stats import rankdata
 from torch import Tensor
 
 from posterior_inpainting.inference.results.convert import group
@@ -50,7 +49,7 @@ def rhat(values: np.ndarray) -> np.ndarray:
     >>> draws = np.random.default_rng(0).normal(size=(4, 500, 2))
     >>> draws[0, :, 1] += 3  # one chain is elsewhere
     >>> found = rhat(draws)
-    >>> bool(found[0] < 1.01), bool(found[1] > 1.5)
+    >>> bool(found[0] < 1.01), bool(found[1] > 1.2)
     (True, True)
     """
     if values.shape[0] == 1:
@@ -107,11 +106,12 @@ def efficiency(groups: Any, attrs: Mapping[str, Any]) -> dict[str, float]:
 
     Examples
     --------
+    >>> import xarray as xr
     >>> draws = np.random.default_rng(0).normal(size=(4, 500, 2))
     >>> groups = {"posterior": xr.Dataset({"z": (("chain", "draw", "latent"), draws)})}
     >>> attrs = {"draws_are": "markov", "wall_time_s": 10.0, "gradient_evaluations": 4000}
     >>> {name: round(value) for name, value in efficiency(groups, attrs).items()}
-    {'ess_per_second': 192, 'ess_per_1000_gradients': 480}
+    {'ess_per_second': 171, 'ess_per_1000_gradients': 428}
     """
     if attrs["draws_are"] != "markov":
         return {}
@@ -204,31 +204,36 @@ def _halves(values: np.ndarray) -> np.ndarray:
 
 
 def _sorted(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order of every row's values, and which rows have equal ones."""
+    """Return the order of every row's values, and which of them, so ordered, equal the next."""
     if flat.dtype != np.float32:
         order = flat.argsort(-1)
         ordered = np.take_along_axis(flat, order, -1)
-        return order, (ordered[:, 1:] == ordered[:, :-1]).any(-1)
-    # Value and place in one whole number, which sorts twice as fast as places by value: a float's bits are in its
-    # order where the sign bit is turned, and all others too if it is negative. Minus zero becomes zero.
+        return order, ordered[:, 1:] == ordered[:, :-1]
+    # Value and place in one whole number, which sorts faster than places by value: a float's bits are in its order
+    # where the sign bit is turned, and all others too if it is negative. Minus zero becomes zero.
     bits = (flat + np.float32(0)).view(np.uint32)
     bits ^= np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
     keys = bits.astype(np.uint64) << np.uint64(32)
     keys |= np.arange(flat.shape[-1], dtype=np.uint64)
     keys.sort(-1)
-    tied = ((keys[:, 1:] ^ keys[:, :-1]) < np.uint64(1 << 32)).any(-1)
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp), tied
+    return keys.astype(np.uint32).astype(np.intp), (keys[:, 1:] ^ keys[:, :-1]) < np.uint64(1 << 32)
 
 
-def _scores(flat: np.ndarray, order: np.ndarray, tied: np.ndarray) -> np.ndarray:
-    """Return the normal scores of the ranks that values have in their row."""
-    count = flat.shape[-1]
-    # A half is a rank too, of two that are equal; the scores of all there can be are made once.
+def _scores(order: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Return the normal scores of the ranks that values have in their row; equal ones share their mean rank."""
+    count = order.shape[-1]
+    # A half is a rank too; the scores of all that there can be are made once.
     scores = ndtri((np.arange(1, count + 1, 0.5) - 0.375) / (count + 0.25))
-    result = np.empty(flat.shape)
+    result = np.empty(order.shape)
     np.put_along_axis(result, order, scores[None, ::2], -1)
-    if tied.any():
-        result[tied] = scores[(2 * rankdata(flat[tied], axis=-1)).astype(int) - 2]
+    row, place = same.nonzero()
+    if len(row):
+        begins = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(place, prepend=-2) != 1))
+        lengths = np.diff(begins, append=len(row)) + 1
+        first = np.repeat(place[begins], lengths)
+        within = np.arange(len(first)) - np.repeat(lengths.cumsum() - lengths, lengths)
+        rows = np.repeat(row[begins], lengths)
+        result[rows, order[rows, first + within]] = scores[2 * first + np.repeat(lengths, lengths) - 1]
     return result
 
 
@@ -236,14 +241,13 @@ def _rhat(values: np.ndarray) -> np.ndarray:
     split = _halves(values)
     flat = split.reshape(len(split), -1)
     count = flat.shape[-1]
-    order, tied = _sorted(flat)
-    bulk = _plain_rhat(_scores(flat, order, tied).reshape(split.shape))
-    constant = np.take_along_axis(flat, order[:, [0, -1]], -1)
+    order, same = _sorted(flat)
+    bulk = _plain_rhat(_scores(order, same).reshape(split.shape))
     median = np.take_along_axis(flat, order[:, [(count - 1) // 2, count // 2]], -1).mean(-1, keepdims=True)
     folded = np.abs(flat - median)
-    tail = _plain_rhat(_scores(folded, *_sorted(folded)).reshape(split.shape))
+    tail = _plain_rhat(_scores(*_sorted(folded)).reshape(split.shape))
     found = np.where(tail > bulk, tail, bulk)
-    return np.where(constant[:, 0] == constant[:, 1], np.nan, found)
+    return np.where(same.all(-1), np.nan, found)
 
 
 def _plain_rhat(values: np.ndarray) -> np.ndarray:
@@ -256,7 +260,7 @@ def _plain_rhat(values: np.ndarray) -> np.ndarray:
 def _ess_bulk(values: np.ndarray) -> np.ndarray:
     split = _halves(values)
     flat = split.reshape(len(split), -1)
-    return _plain_ess(_scores(flat, *_sorted(flat)).reshape(split.shape))
+    return _plain_ess(_scores(*_sorted(flat)).reshape(split.shape))
 
 
 def _ess_mean(values: np.ndarray) -> np.ndarray:
@@ -266,14 +270,15 @@ def _ess_mean(values: np.ndarray) -> np.ndarray:
 def _ess_tail(values: np.ndarray) -> np.ndarray:
     flat = values.reshape(len(values), -1)
     count = flat.shape[-1]
-    places = [1 + share * (count - 1) for share in _TAILS]  # from 1, between two draws: R's type 7
+    # From 1, between two draws: R's type 7, by SciPy's very sums, whose rounding decides where a place is whole.
+    places = [count * share + (1 - share) for share in _TAILS]
     lower = [min(int(place), count - 1) for place in places]
     ordered = np.partition(flat, sorted({index for k in lower for index in (k - 1, k)}), -1)
     found = []
     for place, k in zip(places, lower, strict=True):
-        # Written so that between two equal draws lies exactly their value.
         below, above = ordered[:, k - 1].astype(float), ordered[:, k].astype(float)
-        quantile = below + (place - k) * (above - below)
+        between = (1 - (place - k)) * below + (place - k) * above
+        quantile = np.where(below == above, below, between)
         found.append(_plain_ess(_halves((values <= quantile[:, None, None]).astype(float))))
     return np.minimum(*found)
 

@@ -1,4 +1,4 @@
-"""Draws to ArviZ: the only file that knows which ArviZ is installed.
+"""Draws to ArviZ: with ``arviz_functions`` the only file that knows which ArviZ is installed.
 
 ArviZ 0.23 carries results in ``arviz.InferenceData``, ArviZ 1 in ``xarray.DataTree``. Both hold one
 ``xarray.Dataset`` a group, so the groups are built here and wrapped in whichever there is. Draws are
@@ -7,9 +7,11 @@ never squeezed through ``az.from_pyro``, which forgets masks and files determini
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
-from dataclasses import asdict, is_dataclass, replace
+import types
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,21 +21,23 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.density.tracing import batched_trace, plate_nesting
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.observations import Observation
 
 __all__ = [
-    "arviz_statistic",
     "group",
     "image_groups",
     "latent_groups",
     "load",
+    "pixels_of_draws",
     "save",
     "settings",
     "to_arviz",
 ]
 
 IMAGE_DIMS = ("channel", "row", "column")
-_CHUNK = 512
+#: Draws, and pixels of draws, that go through a model at a time: what a decoder makes of them on the way is larger.
+_CHUNK, _PIXELS = 512, 2**20
 #: What is kept of a draw, instead of too many latents, to give the law of its pixels again.
 _LAW = ("completion", "scale")
 
@@ -46,9 +50,14 @@ def to_arviz(groups: dict[str, xr.Dataset], attrs: dict[str, Any]):
     groups
         Group name -> data set.
     attrs
-        Attributes of the whole: numbers and strings only, so that they survive netCDF.
+        Attributes of the whole: numbers and strings, which survive netCDF; a truth value becomes 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        For another attribute, naming it.
     """
-    attrs = {name: int(value) if isinstance(value, bool) else value for name, value in attrs.items()}
+    attrs = {name: _attribute(name, value) for name, value in attrs.items()}
     container = _inference_data()
     if container is not None:
         return container(**groups, attrs=attrs)
@@ -86,14 +95,46 @@ def load(path):
     return container.from_netcdf(str(path), engine="h5netcdf")
 
 
-def settings(method) -> str:
-    """Return a method's settings as JSON."""
-    values = asdict(method) if is_dataclass(method) and not isinstance(method, type) else vars(method)
-    return json.dumps(values, default=lambda value: getattr(value, "__name__", None) or repr(value))
+def settings(method: Any) -> str:
+    """Return a method's settings as JSON; a method inside it names its class as ``method``.
+
+    >>> from posterior_inpainting.inference import MAP
+    >>> settings(MAP(restarts=2))
+    '{"restarts": 2, "steps": 500, "learning_rate": 0.05}'
+    """
+    values = _fields(method) if is_dataclass(method) else vars(method)
+    return json.dumps({name: _readable(value) for name, value in values.items()})
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _readable(value: Any) -> Any:
+    """Return what JSON can say of a setting."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        return value.__name__
+    if is_dataclass(value):
+        return {"method": type(value).__name__, **{k: _readable(v) for k, v in _fields(value).items()}}
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr(key): _readable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(part) for part in value]
+    if isinstance(value, functools.partial):
+        return {"function": _readable(value.func), "args": _readable(value.args), **_readable(value.keywords)}
+    if isinstance(value, Tensor | np.ndarray):
+        return value.tolist() if value.ndim < 2 else f"{type(value).__name__} of shape {tuple(value.shape)}"
+    return type(value).__name__ if type(value).__repr__ is object.__repr__ else repr(value)
 
 
 def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Dataset]:
-    """Return the groups ``posterior`` (latents of at most ``small`` elements) and ``sample_stats``."""
+    """Return the groups ``posterior`` (latents of at most ``small`` elements) and ``sample_stats``.
+
+    Raises ``ValueError`` for draws without latents or statistics, or not of the same chains and draws.
+    """
+    _check(drawn)
     posterior = {}
     for site, value in drawn.latents.items():
         if small is None or value[0, 0].numel() <= small:
@@ -103,12 +144,22 @@ def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Data
                 else tuple(f"{site}_dim_{i}" for i in range(value.dim() - 2))
             )
             posterior[site] = (("chain", "draw", *names), _array(value))
-    stats = {name: (("chain", "draw"), _array(value)) for name, value in drawn.stats.items()}
-    return {"posterior": _dataset(posterior), "sample_stats": _dataset(stats)}
+    return {"posterior": _dataset(posterior), "sample_stats": _statistics(drawn)}
 
 
-def image_groups(drawn: Draws, problem: Problem, observation: Observation, streams) -> dict[str, xr.Dataset]:
+def image_groups(
+    drawn: Draws, problem: Problem, observation: Observation, streams: Streams
+) -> dict[str, xr.Dataset]:
     """Run the model forward for every draw; return every group of an image's posterior.
+
+    Parameters
+    ----------
+    drawn
+        Latents of ``problem.model``, or what it keeps of them.
+    problem, observation
+        The model with its arguments, and the image and mask among them.
+    streams
+        Of the run; the noise of pixels has one of its own.
 
     Returns
     -------
@@ -116,34 +167,27 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation, strea
         ``posterior`` (latents, ``completion``), ``posterior_predictive`` (``image``: seen pixels as
         seen, hidden ones drawn with the noise), ``log_likelihood`` (seen pixels), ``sample_stats``,
         ``observed_data`` and ``constant_data``.
+
+    Raises
+    ------
+    ValueError
+        For draws without latents or statistics, or not of the same chains and draws.
     """
+    _check(drawn)
     if "completion" not in drawn.latents:
         drawn = replace(drawn, latents=problem.abilities.kept(drawn.latents))
-    torch.manual_seed(streams.number("pixel noise"))
-    chains, draws = next(iter(drawn.latents.values())).shape[:2]
-    count, nesting = chains * draws, plate_nesting(problem)
-    flat = {name: value.flatten(0, 1) for name, value in drawn.latents.items()}
-    pieces = [
-        _forward(
-            {name: value[start : start + _CHUNK] for name, value in flat.items()},
-            problem,
-            observation,
-            nesting,
-        )
-        for start in range(0, count, _CHUNK)
-    ]
-    completion, image, log_likelihood = (
-        torch.cat(part).unflatten(0, (chains, draws)) for part in zip(*pieces, strict=True)
-    )
+    with streams.seeded("pixel noise"):
+        completion, image, log_likelihood = _of_all_draws(drawn.latents, problem, observation)
+    is_kept = "completion" in drawn.latents
     dims = ("chain", "draw", *IMAGE_DIMS)
-    latents = {name: value for name, value in drawn.latents.items() if name not in _LAW}
-    small = None if "completion" in drawn.latents else 10_000
-    groups = latent_groups(replace(drawn, latents=latents), small=small)
-    groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, _array(completion))))
-    groups["posterior_predictive"] = _dataset({"image": (dims, _array(image))})
+    latents = {name: value for name, value in drawn.latents.items() if not is_kept or name not in _LAW}
+    sites = {} if not latents else latent_groups(replace(drawn, latents=latents), None if is_kept else 10_000)
+    groups = sites or {"posterior": xr.Dataset(), "sample_stats": _statistics(drawn)}
+    groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, completion)))
+    groups["posterior_predictive"] = _dataset({"image": (dims, image)})
     pixels = observation.mask.flatten().nonzero().flatten()
     groups["log_likelihood"] = _dataset(
-        {"image": (("chain", "draw", "pixel"), _array(log_likelihood))}, {"pixel": _array(pixels)}
+        {"image": (("chain", "draw", "pixel"), log_likelihood)}, {"pixel": _array(pixels)}
     )
     seen = torch.where(observation.mask, observation.image, torch.nan)
     groups["observed_data"] = _dataset({"image": (IMAGE_DIMS, _array(seen))})
@@ -151,56 +195,33 @@ def image_groups(drawn: Draws, problem: Problem, observation: Observation, strea
     return groups
 
 
-def arviz_statistic(name: str):
-    """Return ArviZ's function of that name, of either generation, silent where a value never varies."""
-    try:
-        generation = importlib.import_module("arviz")
-    except ImportError:
-        generation = importlib.import_module("arviz_stats")
+def pixels_of_draws(
+    latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return completions, predictive images and log likelihoods of seen pixels for draws of the latents.
 
-    def quiet(dataset: xr.Dataset, **options):
-        if name == "rhat" and dataset.sizes["chain"] == 1:
-            dataset = _halves(dataset)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return getattr(generation, name)(dataset, **options)
+    The noise of hidden pixels is drawn with torch's global generator.
 
-    return quiet
+    Parameters
+    ----------
+    latents
+        Site -> ``(draw, *event)``, or what ``model.kept`` made of them.
+    problem, observation
+        As for :func:`image_groups`.
+    nesting
+        Plates that the model stacks, as ``density.tracing.plate_nesting`` counts them.
 
-
-def _halves(dataset: xr.Dataset) -> xr.Dataset:
-    """Make two chains of a single one, which has nothing else to be compared with."""
-    length = dataset.sizes["draw"] // 2
-    parts = [
-        dataset.isel(draw=slice(k * length, (k + 1) * length)).drop_vars(["chain", "draw"], errors="ignore")
-        for k in (0, 1)
-    ]
-    return xr.concat(parts, "chain")
-
-
-def pareto_khat(log_weights: np.ndarray) -> float:
-    """Return the Pareto k-hat of log importance weights ``(n,)``, by ArviZ of either generation."""
-    try:
-        import arviz
-
-        if hasattr(arviz, "psislw"):
-            return arviz.psislw(log_weights)[1]
-    except ImportError:
-        pass
-    from arviz_stats.base import array_stats
-
-    # Weights, not their logarithms: this generation's `psislw` takes log likelihoods, of the opposite sign.
-    weights = np.exp(log_weights - log_weights.max())
-    return array_stats.pareto_khat(weights, chain_axis=None, r_eff=1.0, tail="right")
-
-
-def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int):
-    """Completion, predictive image and log likelihood of seen pixels for one chunk of draws."""
+    Returns
+    -------
+    completion, image
+        ``(draw, channel, row, column)``; seen pixels of the image are as seen.
+    log_likelihood
+        ``(draw, seen pixel)``.
+    """
     count = len(next(iter(latents.values())))
     with torch.no_grad():
         if "completion" in latents:  # a model that keeps completions instead of its many latents
-            model: Any = problem.model
-            completion = latents["completion"]
-            law = model.law_of_kept({name: latents[name] for name in _LAW if name in latents})
+            completion, law = latents["completion"], problem.abilities.law_of_kept(latents)
         else:
             trace = batched_trace(problem.model, problem, count, nesting, latents)
             completion = trace.nodes["completion"]["value"]
@@ -210,6 +231,48 @@ def _forward(latents: dict[str, Tensor], problem: Problem, observation: Observat
         log_likelihood = law.log_prob(observation.image).expand(shape)
     image = torch.where(observation.mask, observation.image, drawn)
     return completion.expand(shape), image, log_likelihood[:, observation.mask]
+
+
+def _of_all_draws(
+    latents: dict[str, Tensor], problem: Problem, observation: Observation
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill arrays ``(chain, draw, ...)``, made once, with the pixels of some draws at a time."""
+    chains, draws = next(iter(latents.values())).shape[:2]
+    nesting, count = plate_nesting(problem), chains * draws
+    flat = {name: value.flatten(0, 1) for name, value in latents.items()}
+    chunk = max(1, min(_CHUNK, _PIXELS // observation.image.numel()))
+    arrays: list[np.ndarray] = []
+    for start in range(0, count, chunk):
+        some = {name: value[start : start + chunk] for name, value in flat.items()}
+        pieces = [_array(piece) for piece in pixels_of_draws(some, problem, observation, nesting)]
+        arrays = arrays or [np.empty((count, *piece.shape[1:]), piece.dtype) for piece in pieces]
+        for array, piece in zip(arrays, pieces, strict=True):
+            array[start : start + chunk] = piece
+    completion, image, log_likelihood = (array.reshape(chains, draws, *array.shape[1:]) for array in arrays)
+    return completion, image, log_likelihood
+
+
+def _check(drawn: Draws) -> None:
+    """Refuse draws that say nothing, or whose parts are not of the same chains and draws."""
+    for name, part in (("latents", drawn.latents), ("stats", drawn.stats)):
+        if not part:
+            raise ValueError(f"the draws have no {name}; expected at least one name -> (chain, draw, ...)")
+    shapes = {name: tuple(v.shape[:2]) for part in (drawn.latents, drawn.stats) for name, v in part.items()}
+    first = next(iter(shapes.values()))
+    for name, shape in shapes.items():
+        if shape != first or len(shape) < 2 or 0 in shape:
+            raise ValueError(f"{name} has chains and draws {shape}; expected {first}, at least one of each")
+
+
+def _attribute(name: str, value: Any) -> int | float | str:
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"attribute {name!r} is {value!r:.60}; expected a number, a string, True or False")
+    return int(value) if isinstance(value, bool) else value
+
+
+def _statistics(drawn: Draws) -> xr.Dataset:
+    return _dataset({name: (("chain", "draw"), _array(value)) for name, value in drawn.stats.items()})
 
 
 def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:

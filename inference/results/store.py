@@ -1,17 +1,14 @@
 """Draws and sampler state on disk as a run goes, so that it survives whatever ends it.
 
-A store is a Zarr group: ``latents/SITE`` and ``stats/NAME``, a chunk a block of iterations with a checksum, and
-beside it ``state.pt``: the sampler's whole state, its generator's included, replaced atomically *after* the
-block's chunks are written. Killed at any moment, the same call goes on from the last whole block, and its
-draws are bit-identical to those of an uninterrupted run.
+A store is a Zarr group: ``latents/SITE`` and ``stats/NAME``, a chunk a block of draws with a checksum, and beside it
+``state.pt``: the sampler's whole state, its generator's included, replaced atomically *after* the block's chunks are
+written. Killed at any moment, the same call goes on from the last whole block, and its draws are bit-identical to
+those of an uninterrupted run. A part of a run has a store of its own in the folder ``parts/NAME``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import importlib
-import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Store", "recover"]
+from posterior_inpainting.inference.results.state_files import read_state, write_state
 
-_STATE = "state.pt"
+__all__ = ["Store", "open_group", "read_variables", "state_path", "whole_draws"]
+
+#: Of what is stored and what the draws of a seed are; raised whenever either changes.
+FORMAT = 2
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Store:
-    """One run on disk.
+    """One run on disk, or a part of one.
 
     Parameters
     ----------
@@ -34,52 +35,63 @@ class Store:
     signature
         What determines the run, name -> value. A store made with another is refused.
     block
-        Iterations between two writes.
+        Draws between two writes; a store that is there already keeps its own.
 
     Raises
     ------
     ValueError
-        If the store was made with other settings, naming the difference, or is no store.
+        If the store was made by another version or with other settings, naming the difference, or is no store.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "run.zarr"
+    >>> store = Store(path, {"seed": 0})
+    >>> draws = {"z": torch.arange(6.0).reshape(1, 2, 3)}, {"lp": torch.zeros(1, 2, 3)}
+    >>> store.write(draws, 0, 6, {"draws": 3})
+    >>> again = Store(path, {"seed": 0})
+    >>> again.load_state(), again.read(3)[0]["z"].tolist()
+    ({'draws': 3}, [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]])
     """
 
     def __init__(self, path: str | Path, signature: dict[str, Any], block: int = 50):
-        import zarr
-
-        self.path = Path(path)
-        self.block = block
-        signature = {name: str(value) for name, value in signature.items()}
-        if self.path.exists() and any(self.path.iterdir()):
-            self.group = _open(self.path)
-            found = self.group.attrs.asdict().get("signature", {})
-            differences = [
-                f"{name}={found.get(name)} there, {signature.get(name)} here"
-                for name in dict.fromkeys([*signature, *found])  # the method first
-                if found.get(name) != signature.get(name)
-            ]
-            if differences:
-                shown = "; ".join(difference[:120] for difference in differences[:3])
-                raise ValueError(f"{self.path} was made with other settings: {shown}")
-        else:
-            self.group = zarr.open_group(self.path, mode="w")
-            self.group.attrs["signature"] = signature
+        self._prepare(Path(path), signature, block)
+        self._group = self._opened()
+        if self._group is None:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise ValueError(
+                    f"{self.path} is not a store, and not empty; give a folder that does not exist yet"
+                )
+            self._group = self._made()
 
     def load_state(self) -> dict[str, Any] | None:
         """Return what :meth:`write` last committed, or ``None`` for a new store."""
-        path = self.path / _STATE
+        path = state_path(self.path)
         if not path.is_file():
             return None
         try:
-            saved = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
+            return read_state(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; recover({str(self.path)!r}) reads its draws") from None
+
+    def read(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the first ``count`` draws' latents and statistics, ``(group, chain, draw, ...)``.
+
+        Raises ``ValueError`` for a damaged chunk, saying which draws are readable.
+        """
+        if self._group is None:
+            return {}, {}
+        whole, problem = whole_draws(self._group, count)
+        if problem is not None:
             raise ValueError(
-                f"{path} is damaged ({type(error).__name__}); recover({str(self.path)!r}) reads its draws"
-            ) from None
-        saved["state"] = _decode(saved["state"])
-        return saved
+                f"{self.path}: draws {whole} and following are damaged ({problem}); recover({str(self.path)!r}) "
+                f"reads the first {whole}"
+            )
+        return read_variables(self._group, "latents", count), read_variables(self._group, "stats", count)
 
     def write(
         self,
-        rows,
+        rows: tuple[dict[str, Tensor], dict[str, Tensor]],
         first: int,
         total: int,
         saved: dict[str, Any],
@@ -88,136 +100,148 @@ class Store:
 
         Parameters
         ----------
-        latents, stats
-            Name -> ``(group, chain, draw, ...)``; empty while warming up.
+        rows
+            Latents and statistics, name -> ``(group, chain, draw, ...)``; empty while warming up.
         first, total
             Index of the first of these draws, and how many the whole run will have.
         saved
-            ``state`` and anything else that resuming needs: tensors, numbers, frozen dataclasses of them.
+            What resuming needs: tensors, numbers, strings, frozen dataclasses of this package, and dicts, lists and
+            tuples of them.
         """
         import zarr
 
-        latents, stats = rows
         try:
-            for folder, variables in (("latents", latents), ("stats", stats)):
+            if self._group is None:
+                self._group = self._made()
+            for folder, variables in zip(("latents", "stats"), rows, strict=True):
                 for name, value in variables.items():
                     # A block of zeros is written too, so that a missing file is damage.
                     with zarr.config.set({"array.write_empty_chunks": True}):
                         array = self._array(f"{folder}/{name}", value, total)
-                        array[:, :, first : first + value.shape[2]] = _numpy(value)
-            temporary = self.path / f"{_STATE}.new"
-            with temporary.open("wb") as file:
-                torch.save({**saved, "state": _encode(saved["state"])}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / _STATE)
+                        array[:, :, first : first + value.shape[2]] = value.detach().cpu().numpy()
+            write_state(state_path(self.path), saved)
         except OSError as error:
             raise OSError(
                 f"{self.path} cannot be written ({error.strerror or error}); its first {first} draws are complete: "
                 "make room and repeat the call to go on"
             ) from error
 
-    def part(self, name):
-        return Store(self.path / "parts" / name, {"part": name}, self.block)
+    def part(self, name: str) -> Store:
+        """Return the store of a part of the run, made when it is first written to.
 
-    def read(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the first ``count`` draws' latents and statistics.
+        Parameters
+        ----------
+        name
+            Letters, digits, dots, hyphens and underscores, up to 100, the first a letter or digit.
 
-        Raises ``ValueError`` for a damaged chunk, saying which draws are readable.
+        Raises
+        ------
+        ValueError
+            For another name, or where the part was made with other settings.
         """
-        whole, problem = _read(self.group, count, self.block)
-        if problem is not None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
-                f"{self.path}: draws {whole} and following are damaged ({problem}); recover({str(self.path)!r}) "
-                f"reads the first {whole}"
+                f"part={name!r}; expected letters, digits, '.', '-' and '_', a letter or digit first"
             )
-        latents, stats = (_variables(self.group, folder, count) for folder in ("latents", "stats"))
-        return latents, stats
+        part = Store.__new__(Store)
+        above = self.signature.get("part")
+        signature = {**self.signature, "part": name if above is None else f"{above}/{name}"}
+        part._prepare(self.path / "parts" / name, signature, self.block)
+        part._group = part._opened()
+        return part
+
+    def _prepare(self, path: Path, signature: dict[str, Any], block: int) -> None:
+        if block < 1:
+            raise ValueError(f"block={block}; expected at least 1")
+        self.path, self.block = path, block
+        self.signature = {name: str(value) for name, value in signature.items()} | {"format": str(FORMAT)}
+
+    def _opened(self):
+        """Return the group that is there, checked, or ``None``: a run may have been killed before it made one."""
+        if not (self.path / "zarr.json").is_file():
+            return None
+        group = open_group(self.path)
+        attrs = group.attrs.asdict()
+        differences = [
+            f"{name}={attrs['signature'].get(name)} there, {self.signature.get(name)} here"
+            for name in dict.fromkeys([*self.signature, *attrs["signature"]])  # the method first
+            if attrs["signature"].get(name) != self.signature.get(name)
+        ]
+        if differences:
+            shown = "; ".join(difference[:120] for difference in differences[:3])
+            raise ValueError(f"{self.path} was made with other settings: {shown}")
+        self.block = attrs["block"]
+        return group
+
+    def _made(self):
+        import zarr
+
+        attributes = {"signature": self.signature, "block": self.block}
+        return zarr.create_group(self.path, attributes=attributes)  # what its parts wrote stays
 
     def _array(self, name: str, value: Tensor, total: int):
-        if name not in self.group:
+        if name not in self._group:
             from zarr.codecs import Crc32cCodec
 
             groups, chains, _, *event = value.shape
-            self.group.create_array(
+            self._group.create_array(
                 name,
                 shape=(groups, chains, total, *event),
                 chunks=(groups, chains, min(self.block, total), *event),
-                dtype=_numpy(value).dtype,
+                dtype=value.detach().cpu().numpy().dtype,
                 compressors=[Crc32cCodec()],
             )
-        return self.group[name]
+        return self._group[name]
 
 
-def recover(path: str | Path):
-    """Read what is whole in a store, without its model: the draws up to the first that is damaged or missing.
-
-    Returns
-    -------
-    InferenceData
-        Groups ``posterior`` and ``sample_stats``, of the first posterior if the store holds several.
-
-    Raises
-    ------
-    ValueError
-        If the folder is no store, or holds no whole draw.
-    """
-    from posterior_inpainting.inference.contract import Draws
-    from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
-
-    group = _open(Path(path))
-    attrs = group.attrs.asdict()
-    arrays = [group[f"stats/{name}"] for name in (group["stats"].array_keys() if "stats" in group else ())]
-    total = arrays[0].shape[2] if arrays else 0
-    block = arrays[0].chunks[2] if arrays else 1
-    state = Path(path) / _STATE
-    if state.is_file():
-        with contextlib.suppress(Exception):  # a damaged state costs no draws: what is not written is missing
-            total = min(total, torch.load(state, weights_only=True)["draws"])
-    whole, _ = _read(group, total, block)
-    if whole == 0:
-        raise ValueError(f"{path} holds no whole draw")
-    latents, stats = (
-        {name: value[0] for name, value in _variables(group, folder, whole).items()}
-        for folder in ("latents", "stats")
-    )
-    return to_arviz(
-        latent_groups(Draws(latents, stats, "markov")), {**attrs["signature"], "draws_are": "markov"}
-    )
+def state_path(path: Path) -> Path:
+    """Return the file of state of the store in a folder."""
+    return path / "state.pt"
 
 
-def _open(path: Path):
+def open_group(path: Path):
+    """Open the Zarr group of a store, refusing another folder and the store of another version in a line."""
     import zarr
 
     try:
         group = zarr.open_group(path, mode="r+")
     except Exception as error:  # zarr raises many kinds for what is not a group
         raise ValueError(f"{path} is not a store ({type(error).__name__})") from None
-    if "signature" not in group.attrs.asdict():
+    signature = group.attrs.asdict().get("signature")
+    if signature is None:
         raise ValueError(f"{path} is not a store of draws; give a folder that does not exist yet")
+    found = int(signature.get("format", 1))
+    if found != FORMAT:
+        age = "an older" if found < FORMAT else "a newer"
+        raise ValueError(
+            f"{path} was written by {age} version of this package (format {found}, {FORMAT} here), whose draws are "
+            "not these; give a folder that does not exist yet"
+        )
     return group
 
 
-def _read(group, count: int, block: int) -> tuple[int, str | None]:
+def whole_draws(group, count: int) -> tuple[int, str | None]:
     """Return how many of the first ``count`` draws are whole, and what is wrong with the next."""
-    names = [
-        f"{folder}/{name}"
+    block = group.attrs.asdict()["block"]
+    arrays = {
+        f"{folder}/{name}": group[f"{folder}/{name}"]
         for folder in ("latents", "stats")
         if folder in group
         for name in group[folder].array_keys()
-    ]
+    }
     for first in range(0, count, block):
-        for name in names:
+        for name, array in arrays.items():
             try:
-                if not _chunk_file(group[name], first // block).is_file():
+                if not _chunk_file(array, first // array.chunks[2]).is_file():
                     raise FileNotFoundError("a chunk is missing")
-                group[name][:, :, first : min(first + block, count)]
+                array[:, :, first : min(first + block, count)]
             except Exception as error:  # a failed checksum, a short file, a missing one
                 return first, f"{name}: {str(error).splitlines()[0][:80]}"
     return count, None
 
 
-def _variables(group, folder: str, count: int) -> dict[str, Tensor]:
+def read_variables(group, folder: str, count: int) -> dict[str, Tensor]:
+    """Return the first ``count`` draws of all variables in a folder of a store's group."""
     if folder not in group:
         return {}
     return {
@@ -230,33 +254,3 @@ def _chunk_file(array, index: int) -> Path:
     """Return the file of the ``index``-th block of draws; an array has one chunk in every other direction."""
     rest = [0] * (array.ndim - 3)
     return Path(array.store.root) / array.path / "c" / "/".join(map(str, (0, 0, index, *rest)))
-
-
-def _encode(value: Any) -> Any:
-    """Frozen dataclasses as dictionaries that name their class, for a file without pickled code."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"__class__": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
-    if isinstance(value, dict):
-        return {k: _encode(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_encode(v) for v in value]
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict) and "__class__" in value:
-        module, _, name = value["__class__"].partition(":")
-        if not module.startswith("posterior_inpainting.inference."):
-            raise ValueError(f"the store names a class of {module}, which is not of this package")
-        kind = getattr(importlib.import_module(module), name)
-        return kind(**{k: _decode(v) for k, v in value.items() if k != "__class__"})
-    if isinstance(value, dict):
-        return {k: _decode(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_decode(v) for v in value]
-    return value
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

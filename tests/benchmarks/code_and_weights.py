@@ -20,10 +20,10 @@ from posterior_inpainting.inference import ChEES
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.scores import coverage, crps, energy_score
-from posterior_inpainting.inference.evaluation.thinning import autocorrelation_time
 from posterior_inpainting.inference.methods.loop import run_kernel
 from posterior_inpainting.inference.methods.nested import nested_draws
 from posterior_inpainting.inference.methods.two_stage import Joint, joint_draws
+from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models import LatentCode, datasets, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder

@@ -1,7 +1,10 @@
+import functools
 import importlib
 import json
 import math
+import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +25,10 @@ from posterior_inpainting.inference import (
     save,
     scores,
 )
-from posterior_inpainting.inference.contract import Draws
+from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import group, settings, to_arviz
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, observations, pretrained
 
 SHAPE = (1, 8, 8)
@@ -206,11 +210,129 @@ class TestValues:
 
 
 def test_large_latents_are_left_out():
-    drawn = Draws({"z": torch.zeros(2, 3, 4), "weights": torch.zeros(2, 3, 5, 6)}, {}, "markov")
+    latents = {"z": torch.zeros(2, 3, 4), "weights": torch.zeros(2, 3, 5, 6)}
+    drawn = Draws(latents, {"lp": torch.zeros(2, 3)}, "markov")
     assert set(convert.latent_groups(drawn, small=20)["posterior"].data_vars) == {"z"}
     found = convert.latent_groups(drawn)["posterior"]
     assert found["z"].dims == ("chain", "draw", "latent")
     assert found["weights"].dims == ("chain", "draw", "weights_dim_0", "weights_dim_1")
+
+
+@pytest.mark.parametrize(
+    ("latents", "stats", "message"),
+    [
+        ({}, {"lp": torch.zeros(2, 3)}, "the draws have no latents; expected at least one"),
+        ({"z": torch.zeros(2, 3, 4)}, {}, "the draws have no stats; expected at least one"),
+        (
+            {"z": torch.zeros(2, 3, 4)},
+            {"lp": torch.zeros(2, 4)},
+            r"lp has chains and draws \(2, 4\); expected \(2, 3\)",
+        ),
+        ({"z": torch.zeros(2, 0, 4)}, {"lp": torch.zeros(2, 0)}, r"z has chains and draws \(2, 0\)"),
+        ({"z": torch.zeros(2)}, {"lp": torch.zeros(2)}, r"z has chains and draws \(2,\)"),
+    ],
+)
+def test_draws_that_say_nothing_are_refused(linear, seen, latents, stats, message):
+    drawn = Draws(latents, stats, "markov")
+    with pytest.raises(ValueError, match=message):
+        convert.latent_groups(drawn)
+    with pytest.raises(ValueError, match=message):
+        convert.image_groups(drawn, Problem(linear, (seen.image, seen.mask)), seen, Streams(0))
+
+
+class TestPixelNoise:
+    """The noise of hidden pixels has a stream of its own."""
+
+    def noise(self, linear, seen, streams, latents):
+        drawn = Draws({"z": latents}, {"lp": torch.zeros(latents.shape[:2])}, "independent")
+        groups = convert.image_groups(drawn, Problem(linear, (seen.image, seen.mask)), seen, streams)
+        noise = groups["posterior_predictive"]["image"] - groups["posterior"]["completion"]
+        return noise.to_numpy()[..., ~seen.mask.numpy()]
+
+    def test_depends_on_the_streams_alone(self, linear, seen):
+        z = torch.randn(2, 5, 5)
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        first = self.noise(linear, seen, Streams(3), z)
+        assert torch.equal(torch.get_rng_state(), state)  # the caller's generator is as it was
+        torch.manual_seed(2)
+        np.testing.assert_array_equal(self.noise(linear, seen, Streams(3), z), first)
+        for other in (Streams(4), Streams(3).child("image", 1)):
+            assert (self.noise(linear, seen, other, z) != first).all()
+
+    def test_is_not_what_drew_the_latents(self):
+        """Nothing seen, a latent a pixel: the variances of latent and noise add up, as of two independent draws."""
+        model = LinearGaussian(torch.eye(16), torch.zeros(1, 4, 4), noise=1.0)
+        nothing = Observation(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
+        idata = infer(model, nothing, Exact(), draws=1000, chains=2, progress=False)
+        values = group(idata, "posterior_predictive")["image"].to_numpy().ravel().astype(float)
+        # Variance 2; its estimate has standard error 2 sqrt(2 / n).
+        assert abs(values.var() - 2) < 5 * 2 * math.sqrt(2 / values.size)
+
+
+def test_a_model_says_what_is_kept_and_the_law_of_it(seen):
+    """Declared, and asked for by its declared names: nothing is looked for in the model."""
+
+    class Kept(LinearGaussian):
+        def kept(self, latents):
+            return {"completion": self.mean + 0 * latents["z"][..., :1, None, None], "extra": latents["z"]}
+
+        def law_of_kept(self, kept):
+            return torch.distributions.Normal(kept["completion"], 1e-6)
+
+    model = Kept(torch.eye(64)[:, :5], torch.rand(SHAPE), noise=0.5)
+    drawn = Draws({"z": torch.randn(2, 3, 5)}, {"lp": torch.zeros(2, 3)}, "independent")
+    groups = convert.image_groups(drawn, Problem(model, (seen.image, seen.mask)), seen, Streams(0))
+    assert set(groups["posterior"].data_vars) == {"extra", "completion"}
+    hidden = groups["posterior_predictive"]["image"].to_numpy()[..., ~seen.mask.numpy()]
+    np.testing.assert_allclose(hidden, np.broadcast_to(model.mean[~seen.mask], hidden.shape), atol=1e-4)
+
+
+def test_groups_are_made_in_little_more_memory_than_they_take():
+    """A subprocess builds the groups of 200 MB and measures its peak: no second copy of them."""
+    script = textwrap.dedent(
+        """
+        import resource, torch
+        from posterior_inpainting.inference.contract import Draws, Problem
+        from posterior_inpainting.inference.results import convert
+        from posterior_inpainting.inference.streams import Streams
+        from posterior_inpainting.models import LinearGaussian, Observation, observations
+        torch.set_num_threads(1)
+        shape, draws = (3, 32, 32), 6000
+        model = LinearGaussian(torch.randn(3072, 2), torch.rand(shape), noise=0.1)
+        seen = Observation(torch.rand(shape), observations.half(shape, hide="bottom"))
+        problem = Problem(model, (seen.image, seen.mask))
+        def made(count):
+            drawn = Draws({"z": torch.randn(4, count // 4, 2)}, {"lp": torch.zeros(4, count // 4)}, "independent")
+            return convert.image_groups(drawn, problem, seen, Streams(0))
+        made(2000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        groups = made(draws)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(1024 * (peak - before) / sum(group.nbytes for group in groups.values()))
+        """
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(found) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, 1), (2, 2), (0.5, 0.5), ("a", "a"), (np.float32(0.5), 0.5), (np.int64(3), 3)],
+)
+def test_attributes(value, expected):
+    made = to_arviz({"posterior": xr.Dataset({"a": ("x", np.arange(3))})}, {"name": value})
+    assert made.attrs["name"] == expected
+    assert type(made.attrs["name"]) in (int, float, str)
+
+
+@pytest.mark.parametrize("value", [None, [1, 2], {"a": 1}, torch.zeros(2)])
+def test_other_attributes_are_refused(value):
+    with pytest.raises(
+        ValueError, match=r"attribute 'name' is .*; expected a number, a string, True or False"
+    ):
+        to_arviz({}, {"name": value})
 
 
 @pytest.mark.parametrize("container", ["InferenceData", "DataTree"])
@@ -354,6 +476,24 @@ class Settings:
     [
         (Settings(), {"steps": 3, "rate": None, "guide": "normal"}),
         (Settings(guide=math.sqrt), {"steps": 3, "rate": None, "guide": "sqrt"}),
+        (
+            Settings(guide=Settings(steps=4)),
+            {
+                "steps": 3,
+                "rate": None,
+                "guide": {"method": "Settings", "steps": 4, "rate": None, "guide": "normal"},
+            },
+        ),
+        (
+            Settings(guide=[(1, None), {"a": Settings}]),
+            {"steps": 3, "rate": None, "guide": [[1, None], {"a": "Settings"}]},
+        ),
+        (
+            Settings(guide=functools.partial(math.pow, 2.0)),
+            {"steps": 3, "rate": None, "guide": {"function": "pow", "args": [2.0]}},
+        ),
+        (Settings(guide=torch.ones(2)), {"steps": 3, "rate": None, "guide": [1.0, 1.0]}),
+        (Settings(guide=object()), {"steps": 3, "rate": None, "guide": "object"}),
         (NUTS(warmup=7), {"warmup": 7, "target_acceptance": 0.8, "max_tree_depth": 10, "full_mass": False}),
     ],
 )

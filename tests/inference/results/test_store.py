@@ -1,6 +1,5 @@
 """A run that is killed, interrupted, damaged or out of room loses nothing that was whole."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import zarr
 
 from posterior_inpainting.inference import (
     MALA,
@@ -25,9 +25,10 @@ from posterior_inpainting.inference import (
     sample,
 )
 from posterior_inpainting.inference.methods import loop
-from posterior_inpainting.inference.results.fingerprint import fingerprint
-from posterior_inpainting.inference.results.store import Store
-from posterior_inpainting.models import LatentCode, Observation, datasets, likelihoods, observations
+from posterior_inpainting.inference.results.state_files import read_state, write_state
+from posterior_inpainting.inference.results.store import FORMAT, Store
+from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.models import Observation, observations
 
 METHODS = {
     "ChEES": ChEES(warmup=60),
@@ -269,35 +270,146 @@ def test_recover_refuses_what_is_no_store(tmp_path):
         recover(tmp_path / "empty.zarr")
 
 
-def test_fingerprints_tell_models_apart(linear, digits_model):
-    assert fingerprint(linear) == fingerprint(linear)
-    assert fingerprint(linear) != fingerprint(digits_model)
-    changed = type(linear)(linear.loadings + 1e-6, linear.mean, linear.noise)
-    assert fingerprint(changed) != fingerprint(linear)
-    assert fingerprint(datasets.load("digits")) != fingerprint(datasets.load("digits") + 1e-6)
+class TestFormat:
+    def test_a_store_without_a_version_is_refused(self, tmp_path):
+        store = tmp_path / "run.zarr"
+        zarr.open_group(store, mode="w").attrs["signature"] = {"seed": "0"}
+        with pytest.raises(
+            ValueError, match=r"written by an older version .*give a folder that does not exist"
+        ):
+            Store(store, {"seed": 0})
+        with pytest.raises(ValueError, match="written by an older version"):
+            recover(store)
+
+    @pytest.mark.parametrize(("version", "age"), [(FORMAT - 1, "an older"), (FORMAT + 1, "a newer")])
+    def test_a_store_of_another_version_is_refused(self, tmp_path, version, age):
+        store = tmp_path / "run.zarr"
+        run(METHODS["ChEES"], store, draws=20)
+        group = zarr.open_group(store, mode="r+")
+        group.attrs["signature"] = {**group.attrs["signature"], "format": str(version)}
+        with pytest.raises(ValueError, match=f"was written by {age} version") as refusal:
+            run(METHODS["ChEES"], store, draws=20)
+        assert "\n" not in str(refusal.value)
+
+    def test_a_store_keeps_its_own_block(self, tmp_path):
+        store = Store(tmp_path / "run.zarr", {}, block=3)
+        store.write(rows(0, 6), 0, 12, {"draws": 6})
+        again = Store(tmp_path / "run.zarr", {}, block=50)
+        assert again.block == 3
+        assert torch.equal(again.read(6)[0]["z"], rows(0, 6)[0]["z"])
 
 
-def test_fingerprints_tell_settings_laws_and_closures_apart(digits_model):
-    decoder, standard = digits_model.decoder, torch.zeros(2)
-    wide = dist.Normal(standard, 3.0).to_event(1)
-    kinds = [
-        LatentCode(decoder),
-        LatentCode(decoder, likelihood=likelihoods.laplace),
-        LatentCode(decoder, prior=wide),
-        LatentCode(decoder, noise=0.2),
-        *(lambda seen, latent=latent: latent for latent in (5, 30)),
-        functools.partial(max, 1),
-        functools.partial(max, 2),
-        (lambda seen: 1),
-        (lambda seen: 2),
-    ]
-    assert len({fingerprint(kind) for kind in kinds}) == len(kinds)
-    again = LatentCode(decoder, prior=dist.Normal(standard, 3.0).to_event(1))
-    assert fingerprint(again) == fingerprint(kinds[2])
+def rows(first, last):
+    """Draws ``first`` to ``last`` of a made-up run of 2 chains."""
+    z = torch.arange(1.0, 101.0).reshape(1, 2, 50, 1)[:, :, first:last]
+    return {"z": z}, {"lp": -z.squeeze(-1)}
 
 
-def test_a_fit_leaves_the_fingerprint_as_it_is(digits_model):
-    before = fingerprint(digits_model)
-    seen = Observation(datasets.load("digits")[0], observations.half((1, 8, 8), hide="bottom"))
-    infer(digits_model, seen, ChEES(warmup=10), draws=4, chains=4, progress=False)
-    assert fingerprint(digits_model) == before
+class TestParts:
+    @pytest.fixture
+    def whole(self, tmp_path):
+        return Store(tmp_path / "run.zarr", {"seed": 3}, block=5)
+
+    def test_resumes_on_its_own(self, whole):
+        for name, last in (("network-0", 10), ("network-1", 5)):
+            whole.part(name).write(rows(0, last), 0, 20, {"draws": last, "name": name})
+        again = Store(whole.path, {"seed": 3})
+        assert again.load_state() is None
+        for name, last in (("network-0", 10), ("network-1", 5)):
+            part = again.part(name)
+            assert part.load_state() == {"draws": last, "name": name}
+            for found, expected in zip(part.read(last), rows(0, last), strict=True):
+                assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+    def test_is_made_when_it_is_written_to(self, whole):
+        part = whole.part("network-0")
+        assert part.load_state() is None
+        assert part.read(0) == ({}, {})
+        assert not part.path.exists()
+
+    def test_a_part_killed_before_it_was_made_is_a_new_one(self, whole):
+        part = whole.part("network-0")
+        part.path.mkdir(parents=True)
+        (part.path / "zarr.1f.partial").write_text("{")
+        whole.part("network-0").write(rows(0, 5), 0, 5, {"draws": 5})
+        assert whole.part("network-0").load_state() == {"draws": 5}
+
+    def test_of_a_part(self, whole):
+        inner = whole.part("outer").part("inner")
+        inner.write(rows(0, 5), 0, 5, {"draws": 5})
+        whole.part("outer").write(rows(0, 10), 0, 10, {"draws": 10})  # leaves what its part wrote
+        assert whole.part("outer").part("inner").load_state() == {"draws": 5}
+        assert recover(whole.path, part="outer/inner").posterior.sizes["draw"] == 5
+
+    def test_of_another_run_is_refused(self, whole, tmp_path):
+        whole.part("a").write(rows(0, 5), 0, 5, {"draws": 5})
+        (whole.path / "parts" / "a").rename(whole.path / "parts" / "b")
+        with pytest.raises(ValueError, match="made with other settings: part=a there, b here"):
+            whole.part("b")
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", "a b", "-x", "x" * 101, "nö", "a\n", 3])
+    def test_unsafe_names_are_refused(self, whole, name):
+        with pytest.raises(ValueError, match="expected letters, digits"):
+            whole.part(name)
+
+    def test_recover_names_the_parts_that_have_draws(self, whole):
+        whole.part("network-0").write(rows(0, 10), 0, 20, {"draws": 10})
+        whole.part("network-1").write(({}, {}), 0, 20, {"draws": 0})
+        with pytest.raises(
+            ValueError, match=r"no whole draw; its parts hold draws: 'network-0' \(10\), read by"
+        ):
+            recover(whole.path)
+        idata = recover(whole.path, part="network-0")
+        assert np.array_equal(idata.posterior["z"], rows(0, 10)[0]["z"][0])
+        assert idata.attrs["part"] == "network-0"
+        with pytest.raises(ValueError, match="is not a store"):
+            recover(whole.path, part="network-7")
+
+
+class TestState:
+    STATES = {  # noqa: RUF012
+        "nested": {"a": [1, (2.5, None, "word")], "b": {"c": {"d": True}}},
+        "keys": {("image", "3"): {"x": 1}, ("image", "4"): {}, 7: "seven"},
+        "dataclasses": {
+            "points": [Streams(3, ("a", 1))],
+            "s": {"t": (Streams(4),)},
+        },
+        "empty": {},
+    }
+
+    @pytest.mark.parametrize("name", STATES)
+    def test_comes_back(self, tmp_path, name):
+        write_state(tmp_path / "state.pt", self.STATES[name])
+        assert read_state(tmp_path / "state.pt") == self.STATES[name]
+
+    def test_tensors_come_back(self, tmp_path):
+        state = {"a": [torch.arange(3)], "b": {"c": (torch.ones(2, dtype=torch.double, requires_grad=True),)}}
+        write_state(tmp_path / "state.pt", state)
+        found = read_state(tmp_path / "state.pt")
+        assert torch.equal(found["a"][0], state["a"][0])
+        assert torch.equal(found["b"]["c"][0], state["b"]["c"][0].detach())
+
+    @pytest.mark.parametrize(
+        ("state", "message"),
+        [
+            ({"a": [1, {2, 3}]}, r"the state\['a'\]\[1\] is a set, which a store cannot keep"),
+            ({"f": len}, "is a builtin_function_or_method"),
+            ({"x": np.zeros(2)}, "is a ndarray"),
+            ({1.5: 0}, r"the state has the key 1.5"),
+            ({"__class__": "os:system"}, "has the key '__class__'"),
+            ({"outside": StopError()}, "is a StopError"),
+        ],
+    )
+    def test_what_cannot_be_kept_is_named(self, tmp_path, state, message):
+        with pytest.raises(ValueError, match=message):
+            write_state(tmp_path / "state.pt", state)
+
+    def test_classes_of_others_are_not_made(self, tmp_path):
+        torch.save({"__class__": "os:system", "command": "true"}, tmp_path / "state.pt")
+        with pytest.raises(ValueError, match="names a class of os"):
+            read_state(tmp_path / "state.pt")
+
+    def test_a_class_that_is_gone_is_named(self, tmp_path):
+        torch.save({"__class__": "posterior_inpainting.inference.streams:Gone"}, tmp_path / "state.pt")
+        with pytest.raises(ValueError, match="written by another version"):
+            read_state(tmp_path / "state.pt")
