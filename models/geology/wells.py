@@ -96,7 +96,7 @@ def nearest_seen(mask: Mask) -> tuple[Tensor, Tensor]:
     if mask.dim() != 3:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (channel, row, column)")
     rows, across = mask.shape[-2:]
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(across)).to(mask.device)
+    places = torch.cartesian_prod(*(torch.arange(n, device=mask.device) for n in (rows, across)))
     squares, indices = [], []
     for channel in mask:
         seen = channel.flatten().nonzero().flatten()
