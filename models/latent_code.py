@@ -203,6 +203,6 @@ class LatentCode(ImageModel):
 
 def _is_real(prior: TorchDistribution) -> bool:
     base: Any = prior.support
-    while hasattr(base, "base_constraint"):
+    while isinstance(base, dist.constraints.independent):
         base = base.base_constraint
     return base in (dist.constraints.real, dist.constraints.real_vector)

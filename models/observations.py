@@ -79,6 +79,20 @@ class Observation:
 def box(shape: ImageShape, top: int, left: int, height: int, width: int) -> Mask:
     """Hide a rectangle.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    top, left
+        First hidden row and column, counted from 0.
+    height, width
+        Number of hidden rows and columns, at least 1.
+
+    Raises
+    ------
+    ValueError
+        For a rectangle that is empty or reaches outside the image, or a shape that is none.
+
     >>> int((~box((1, 28, 28), top=8, left=8, height=12, width=12)).sum())
     144
     """
@@ -94,7 +108,20 @@ def box(shape: ImageShape, top: int, left: int, height: int, width: int) -> Mask
 
 
 def half(shape: ImageShape, hide: str) -> Mask:
-    """Hide one half: ``"top"``, ``"bottom"``, ``"left"`` or ``"right"``; a middle line stays seen.
+    """Hide one half of the image.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    hide
+        ``"top"``, ``"bottom"``, ``"left"`` or ``"right"``. Of an odd number of rows or columns the middle one stays
+        seen.
+
+    Raises
+    ------
+    ValueError
+        For another word, or a shape that is none.
 
     >>> half((1, 4, 2), hide="top")[0, :, 0].tolist()
     [False, False, True, True]
@@ -128,6 +155,11 @@ def strokes(shape: ImageShape, count: int, width: int, seed: int | Generator = 0
     seed
         An integer, or a ``torch.Generator`` to go on with.
 
+    Raises
+    ------
+    ValueError
+        For no stroke, a width below 1 or above the shorter side, or a shape that is none.
+
     >>> mask = strokes((1, 28, 28), count=2, width=3, seed=0)
     >>> tuple(mask.shape), 0 < int((~mask).sum()) < 28 * 28
     ((1, 28, 28), True)
@@ -158,6 +190,20 @@ def blobs(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
     Each blob starts at one pixel and grows for 2 to 7 steps, every neighbour joining with
     probability 1/2 a step.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    count
+        Number of blobs, which may overlap.
+    seed
+        An integer, or a ``torch.Generator`` to go on with.
+
+    Raises
+    ------
+    ValueError
+        For no blob, or a shape that is none.
+
     >>> mask = blobs((3, 28, 28), count=4, seed=1)
     >>> bool((mask[0] == mask[2]).all()), bool((~mask).any())
     (True, True)
@@ -180,7 +226,21 @@ def blobs(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
 
 
 def scatter(shape: ImageShape, keep: float, seed: int | Generator = 0) -> Mask:
-    """See each pixel (all its channels) with probability ``keep``, independently.
+    """See each pixel (all its channels) with one probability, independently.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    keep
+        Probability that a pixel is seen, from 0 to 1.
+    seed
+        An integer, or a ``torch.Generator`` to go on with.
+
+    Raises
+    ------
+    ValueError
+        For a probability outside [0, 1], or a shape that is none.
 
     >>> round(float(scatter((1, 100, 100), keep=0.3, seed=0).float().mean()), 1)
     0.3
@@ -193,6 +253,18 @@ def scatter(shape: ImageShape, keep: float, seed: int | Generator = 0) -> Mask:
 
 def grid(shape: ImageShape, factor: int) -> Mask:
     """See every ``factor``-th pixel of every ``factor``-th row: super-resolution as a mask.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    factor
+        Distance between seen pixels, in pixels, along rows and columns; 1 sees everything. The first pixel is seen.
+
+    Raises
+    ------
+    ValueError
+        For a factor below 1 or above the shorter side, or a shape that is none.
 
     >>> int(grid((1, 28, 28), factor=2).sum())
     196
@@ -209,6 +281,18 @@ def grid(shape: ImageShape, factor: int) -> Mask:
 
 def channels(shape: ImageShape, keep: int | Sequence[int]) -> Mask:
     """See whole channels and hide the others: colourisation as a mask.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    keep
+        Index of the seen channel, or of each of several, counted from 0; an empty list hides everything.
+
+    Raises
+    ------
+    ValueError
+        For a channel that the image does not have, or a shape that is none.
 
     >>> channels((3, 2, 2), keep=1)[:, 0, 0].tolist()
     [False, True, False]
@@ -227,6 +311,20 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
 
     A tenth shows everything; the others are boxes, halves, scatters (1 to 90 % seen), strokes, blobs
     and grids in equal parts.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the images.
+    count
+        Number of masks.
+    seed
+        The same one gives the same masks.
+
+    Raises
+    ------
+    ValueError
+        For a shape that is none.
 
     >>> tuple(random_masks((1, 28, 28), count=10).shape)
     (10, 1, 28, 28)

@@ -176,7 +176,9 @@ def sites(traced):
     ]
 
 
-@pytest.mark.parametrize("prior", [ScaleMixture(), Gaussian(0.3), FanIn(), None], ids=str)
+@pytest.mark.parametrize(
+    "prior", [ScaleMixture(), Gaussian(0.3), FanIn(), None], ids=lambda p: type(p).__name__
+)
 def test_priors_of_weights_follow_the_network(prior):
     network = bayesian(torch.nn.Linear(3, 2), prior).to("meta")
     with pyro.validation_enabled(False):
