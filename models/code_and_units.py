@@ -1,4 +1,4 @@
-r"""One image's code and the decoder's weights, both random, in the space of the decoder's units: exact, and small.
+r"""One image's code and the decoder's weights, both random, with a latent noise for each unit instead of the weights.
 
 A network with random weights that one image goes through once needs no weights. Given the input a of a layer, its
 outputs under :math:`w_{jk} \sim N(\mu_{jk}, s_{jk}^2)` are independent normals, unit by unit,
