@@ -1,4 +1,4 @@
-r"""A network with random weights from the seen pixels to the completion: no code, one pass a draw.
+r"""Completion by one pass of a network with random weights, from the seen pixels to all of them.
 
 The review's integral over networks (Blundell et al. 2015 for the weights): with the seen image and its mask as input
 and data D of whole images,

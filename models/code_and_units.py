@@ -1,4 +1,4 @@
-r"""One image's code and the decoder's weights, both random, in the space of the decoder's units: exact, and small.
+r"""One image's code and the decoder's weights, both random, with a latent noise for each unit instead of the weights.
 
 A network with random weights that one image goes through once needs no weights. Given the input a of a layer, its
 outputs under :math:`w_{jk} \sim N(\mu_{jk}, s_{jk}^2)` are independent normals, unit by unit,
@@ -74,27 +74,27 @@ class CodeAndUnits(ImageModel):
             )
         laws = {path: law.scale.detach() for path, law in trained.decoder.posterior().items()}
 
-        def layer(name: str) -> tuple[Tensor, ...]:
-            """Means of weight and bias, then variances: 0 where a parameter is not random."""
+        def layer(name: str) -> _RandomLinear:
             means = [decoder.get_parameter(f"{name}.{part}").detach().clone() for part in ("weight", "bias")]
             scales = [laws.get(f"{name}.{part}") for part in ("weight", "bias")]
             zero = (torch.zeros_like(mean) for mean in means)
-            return (*means, *(z if s is None else s.square() for s, z in zip(scales, zero, strict=True)))
+            return _RandomLinear(
+                *means, *(z if s is None else s.square() for s, z in zip(scales, zero, strict=True))
+            )
 
         linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
-        self._trunk = [layer(name) for name in linear if name.startswith("trunk")]
+        self._trunk = nn.ModuleList(layer(name) for name in linear if name.startswith("trunk"))
         self._mean, self._narrow, self._wide = map(layer, ("mean_head", "scale_head.0", "scale_head.1"))
-        # A tuple, which PyTorch and Pyro leave alone; its density has a gradient by hand.
-        self._mean_network = (LatentCode(copy.deepcopy(decoder), encoder=trained.encoder),)
-        self._sizes = [len(one[1]) for one in (*self._trunk, self._narrow)]
+        self._mean_network = LatentCode(copy.deepcopy(decoder), encoder=trained.encoder)
+        self._sizes = [len(one.bias) for one in (*self._trunk, self._narrow)]
         self.encoder = trained.encoder
         self.image_shape = trained.image_shape
         self.latent, self.hidden, self.floor = trained.latent, sum(self._sizes), decoder.floor
 
     @property
     def mean_network(self) -> LatentCode:
-        """The code alone, under the mean weights: all noises 0."""
-        return self._mean_network[0]
+        """The code alone, under the mean weights: all noises 0; its density has a gradient by hand."""
+        return frozen(self, "_mean_network")
 
     @property
     def guide_is_trained(self) -> bool:
@@ -107,7 +107,9 @@ class CodeAndUnits(ImageModel):
         with self.images_plate(image):
             z = pyro.sample("z", dist.Normal(zeros(self.latent), 1.0).to_event(1))
             units = pyro.sample("units", dist.Normal(zeros(self.hidden), 1.0).to_event(1))
-            pixels = pyro.sample("pixels", dist.Normal(zeros(2, len(self._mean[1])), 1.0).to_event(2))
+            pixels = pyro.sample(
+                "pixels", dist.Normal(zeros(2, math.prod(self.image_shape)), 1.0).to_event(2)
+            )
             mean, scale = (v.unflatten(-1, self.image_shape) for v in self.decode(z, units, pixels))
             return self.observe(dist.Normal(mean, scale), image, mask)
 
@@ -117,7 +119,7 @@ class CodeAndUnits(ImageModel):
         with self.images_plate(image):
             z = pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))
             units = pyro.sample("units", dist.Normal(self._zeros(self.hidden), 1.0).to_event(1))
-            law = dist.Normal(self._zeros(2, len(self._mean[1])), 1.0)
+            law = dist.Normal(self._zeros(2, math.prod(self.image_shape)), 1.0)
             return {"z": z, "units": units, "pixels": pyro.sample("pixels", law.to_event(2))}
 
     def decode(
@@ -134,14 +136,14 @@ class CodeAndUnits(ImageModel):
         """
         *noises, narrow = units.split(self._sizes, -1)
         hidden = z
-        for layer, noise in zip(self._trunk, noises, strict=True):
-            hidden = F.silu(_outputs(layer, hidden, noise))
-        mean_head, wide_head = self._mean, self._wide
-        if where is not None:
-            mean_head, wide_head = (tuple(part[where] for part in head) for head in (mean_head, wide_head))
-            pixels = pixels[..., where]
-        mean = _outputs(mean_head, hidden, pixels[..., 0, :]).sigmoid()
-        raw = _outputs(wide_head, _outputs(self._narrow, hidden, narrow), pixels[..., 1, :])
+        trunk, mean_head, narrow_head, wide_head = (
+            frozen(self, name) for name in ("_trunk", "_mean", "_narrow", "_wide")
+        )
+        for layer, noise in zip(trunk, noises, strict=True):
+            hidden = F.silu(layer(hidden, noise))
+        pixels = pixels if where is None else pixels[..., where]
+        mean = mean_head(hidden, pixels[..., 0, :], where).sigmoid()
+        raw = wide_head(narrow_head(hidden, narrow), pixels[..., 1, :], where)
         return mean, F.softplus(raw) + self.floor
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> UnitsDensity:
@@ -149,7 +151,7 @@ class CodeAndUnits(ImageModel):
         return UnitsDensity(self, image, mask)
 
     def _zeros(self, *shape: int) -> Tensor:
-        return self._mean[1].new_zeros(shape)
+        return frozen(self, "_mean").bias.new_zeros(shape)
 
 
 class UnitsDensity(JointDensity):
@@ -178,8 +180,24 @@ class UnitsDensity(JointDensity):
         return -0.5 * (flat.square() + math.log(2 * math.pi)).sum(-1), likelihood
 
 
-def _outputs(layer: tuple[Tensor, ...], inputs: Tensor, noise: Tensor) -> Tensor:
-    """Return the outputs of a linear layer with random weights; the root of the variance has no slope at 0."""
-    weight, bias, weight_variance, bias_variance = layer
-    variance = F.linear(inputs.square(), weight_variance, bias_variance) + 1e-20
-    return F.linear(inputs, weight, bias) + variance.sqrt() * noise
+class _RandomLinear(nn.Module):
+    """A linear layer with random weights, their noise drawn at its units; a variance is 0 where nothing is random."""
+
+    weight: Tensor
+    bias: Tensor
+    weight_variance: Tensor
+    bias_variance: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, weight_variance: Tensor, bias_variance: Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        self.register_buffer("weight_variance", weight_variance)
+        self.register_buffer("bias_variance", bias_variance)
+
+    def forward(self, inputs: Tensor, noise: Tensor, where: Tensor | None = None) -> Tensor:
+        parts = self.weight, self.bias, self.weight_variance, self.bias_variance
+        weight, bias, weight_variance, bias_variance = (p if where is None else p[where] for p in parts)
+        # The root of the variance has no slope at 0.
+        variance = F.linear(inputs.square(), weight_variance, bias_variance) + 1e-20
+        return F.linear(inputs, weight, bias) + variance.sqrt() * noise

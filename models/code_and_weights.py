@@ -18,7 +18,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
@@ -55,23 +55,28 @@ class CodeAndWeights(ImageModel):
     (1088, (1, 8, 8))
     """
 
+    _loc: Tensor
+    _scale: Tensor
+
     def __init__(self, trained: BayesianDecoder):
         super().__init__()
         self.decoder = copy.deepcopy(trained.decoder).requires_grad_(False).eval()
         self.encoder = trained.encoder
         self.image_shape = trained.image_shape
         self.latent = trained.latent
-        self._laws = {
-            path: (law.loc.detach(), law.scale.detach()) for path, law in self._decoder.posterior().items()
-        }
-        self.size = sum(loc.numel() for loc, _ in self._laws.values())
+        laws = frozen(self, "decoder").posterior()
+        self._shapes = {path: law.loc.shape for path, law in laws.items()}
+        self.size = sum(shape.numel() for shape in self._shapes.values())
+        for name in ("loc", "scale"):
+            flat = torch.cat([getattr(law, name).detach().flatten() for law in laws.values()])
+            self.register_buffer(f"_{name}", flat, persistent=False)
 
     def theta(self, white: Tensor) -> Weights:
         """Return the weights, path -> ``(*batch, *shape)``, of white coordinates ``(*batch, size)``."""
-        pieces = white.split([loc.numel() for loc, _ in self._laws.values()], -1)
+        pieces = (self._loc + self._scale * white).split([s.numel() for s in self._shapes.values()], -1)
         return {
-            path: loc + scale * piece.reshape((*white.shape[:-1], *loc.shape))
-            for (path, (loc, scale)), piece in zip(self._laws.items(), pieces, strict=True)
+            path: piece.reshape((*white.shape[:-1], *shape))
+            for (path, shape), piece in zip(self._shapes.items(), pieces, strict=True)
         }
 
     @property
@@ -99,16 +104,12 @@ class CodeAndWeights(ImageModel):
         flat = white.expand(*batch, -1).reshape(-1, self.size)
         weights = self.theta(flat if batch else flat[0])
         mean, scale = decode_with(
-            self._decoder, weights, z.expand(*batch, -1).reshape(-1, self.latent) if batch else z
+            frozen(self, "decoder"), weights, z.expand(*batch, -1).reshape(-1, self.latent) if batch else z
         )
         return mean.reshape(*batch, *self.image_shape), scale.reshape(*batch, *self.image_shape)
 
-    @property
-    def _decoder(self) -> Any:
-        return frozen(self, "decoder")
-
     def _zeros(self, *shape: int) -> Tensor:
-        return next(iter(self._laws.values()))[0].new_zeros(shape)
+        return self._loc.new_zeros(shape)
 
 
 class WeightDraws(ImageModel):
@@ -158,8 +159,7 @@ class WeightDraws(ImageModel):
         self.image_shape = trained.image_shape
         self.latent = trained.latent
         mean = frozen(trained.decoder, "mean")
-        # A tuple, which PyTorch and Pyro leave alone: nothing here is to be trained.
-        self.networks = tuple(
+        self.networks = nn.ModuleList(
             LatentCode(_with_weights(mean, weights, index), encoder=trained.encoder) for index in range(count)
         )
 
@@ -172,19 +172,20 @@ class WeightDraws(ImageModel):
         """Draw one of the networks and a code, then the image around the decoding."""
         with self.images_plate(image):
             network = pyro.sample("network", self._uniform())
-            z = pyro.sample("z", self.networks[0].prior())
+            z = pyro.sample("z", frozen(self, "networks")[0].prior())
             return self.observe(dist.Normal(*self._decode(network, z)), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw a network whatever is seen, and z from the encoder's law."""
         with self.images_plate(image):
             network = pyro.sample("network", self._uniform())
-            zeros = self.networks[0]._zeros(*self.image_shape)
+            zeros = frozen(self, "networks")[0]._zeros(*self.image_shape)
             z = pyro.sample("z", _encoded(self.encoder, zeros, image, mask))
         return {"network": network, "z": z}
 
     def _uniform(self) -> dist.Categorical:
-        return dist.Categorical(logits=self.networks[0]._zeros(len(self.networks)))
+        networks = frozen(self, "networks")
+        return dist.Categorical(logits=networks[0]._zeros(len(networks)))
 
     def _decode(self, network: Tensor, z: Code) -> tuple[Tensor, Tensor]:
         batch = torch.broadcast_shapes(network.shape, z.shape[:-1])
@@ -192,7 +193,7 @@ class WeightDraws(ImageModel):
         out = codes.new_empty(2, math.prod(batch), *self.image_shape)
         for index in which.unique().tolist():
             chosen = which == index
-            law = self.networks[index].pixel_law(codes[chosen])
+            law = frozen(self, "networks")[index].pixel_law(codes[chosen])
             out[:, chosen] = torch.stack([law.mean, law.stddev])
         mean, scale = out.reshape(2, *batch, *self.image_shape)
         return mean, scale

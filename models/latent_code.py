@@ -196,11 +196,13 @@ class LatentCode(ImageModel):
     def _zeros(self, *shape: int) -> Tensor:
         """Zeros of the decoder's type on the decoder's device."""
         decoder = self._frozen_decoder
-        return next(chain(decoder.parameters(), decoder.buffers()), torch.empty(0)).new_zeros(shape)
+        return next(chain(decoder.parameters(), decoder.buffers()), torch.empty(0, device="cpu")).new_zeros(
+            shape
+        )
 
 
 def _is_real(prior: TorchDistribution) -> bool:
     base: Any = prior.support
-    while hasattr(base, "base_constraint"):
+    while isinstance(base, dist.constraints.independent):
         base = base.base_constraint
     return base in (dist.constraints.real, dist.constraints.real_vector)

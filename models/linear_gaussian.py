@@ -1,4 +1,4 @@
-r"""Probabilistic principal components: the yardstick, because everything about it is known exactly.
+r"""Probabilistic principal components, whose posterior and evidence are known in closed form.
 
 Tipping & Bishop 1999, *Probabilistic Principal Component Analysis*. With loadings W, mean m and noise s,
 

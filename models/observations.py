@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask
+from posterior_inpainting.models.images.free_form_masks import as_generator, blobs, strokes
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask, check_shape
 
 __all__ = [
     "Observation",
@@ -79,10 +80,24 @@ class Observation:
 def box(shape: ImageShape, top: int, left: int, height: int, width: int) -> Mask:
     """Hide a rectangle.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    top, left
+        First hidden row and column, counted from 0.
+    height, width
+        Number of hidden rows and columns, at least 1.
+
+    Raises
+    ------
+    ValueError
+        For a rectangle that is empty or reaches outside the image, or a shape that is none.
+
     >>> int((~box((1, 28, 28), top=8, left=8, height=12, width=12)).sum())
     144
     """
-    _, rows, columns = _check_shape(shape)
+    _, rows, columns = check_shape(shape)
     if height < 1 or width < 1 or top < 0 or left < 0 or top + height > rows or left + width > columns:
         raise ValueError(
             f"box top={top}, left={left}, height={height}, width={width} reaches outside the image's "
@@ -94,12 +109,25 @@ def box(shape: ImageShape, top: int, left: int, height: int, width: int) -> Mask
 
 
 def half(shape: ImageShape, hide: str) -> Mask:
-    """Hide one half: ``"top"``, ``"bottom"``, ``"left"`` or ``"right"``; a middle line stays seen.
+    """Hide one half of the image.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    hide
+        ``"top"``, ``"bottom"``, ``"left"`` or ``"right"``. Of an odd number of rows or columns the middle one stays
+        seen.
+
+    Raises
+    ------
+    ValueError
+        For another word, or a shape that is none.
 
     >>> half((1, 4, 2), hide="top")[0, :, 0].tolist()
     [False, False, True, True]
     """
-    _, rows, columns = _check_shape(shape)
+    _, rows, columns = check_shape(shape)
     r, c = rows // 2, columns // 2
     regions = {
         "top": (slice(0, r), slice(None)),
@@ -114,90 +142,51 @@ def half(shape: ImageShape, hide: str) -> Mask:
     return mask
 
 
-def strokes(shape: ImageShape, count: int, width: int, seed: int | Generator = 0) -> Mask:
-    """Hide free-form brush strokes: polylines of a random walk with slowly turning direction.
-
-    The free-form masks of Yu et al. 2019, *Free-Form Image Inpainting with Gated Convolution*.
+def scatter(shape: ImageShape, keep: float, seed: int | Generator = 0) -> Mask:
+    """See each pixel (all its channels) with one probability, independently.
 
     Parameters
     ----------
     shape
-        ``(channel, row, column)``.
-    count, width
-        Number of strokes, and their width in pixels.
+        ``(channel, row, column)`` of the image.
+    keep
+        Probability that a pixel is seen, from 0 to 1.
     seed
         An integer, or a ``torch.Generator`` to go on with.
 
-    >>> mask = strokes((1, 28, 28), count=2, width=3, seed=0)
-    >>> tuple(mask.shape), 0 < int((~mask).sum()) < 28 * 28
-    ((1, 28, 28), True)
-    """
-    _, rows, columns = _check_shape(shape)
-    if count < 1 or not 1 <= width <= min(rows, columns):
-        raise ValueError(
-            f"strokes count={count}, width={width}; expected count >= 1 and width in 1..{min(rows, columns)}"
-        )
-    generator = _generator(seed)
-    size = torch.tensor([rows, columns])
-    grid_points = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
-    hidden = torch.zeros(rows * columns, dtype=torch.bool)
-    for _ in range(count):
-        at = torch.rand(2, generator=generator) * (size - 1)
-        angle = 2 * torch.pi * torch.rand((), generator=generator)
-        for _ in range(int(torch.randint(3, 7, (), generator=generator))):
-            step = (0.1 + 0.2 * torch.rand((), generator=generator)) * min(rows, columns)
-            to = torch.minimum((at + step * torch.stack([angle.sin(), angle.cos()])).clamp(min=0), size - 1)
-            hidden |= _distance_to_segment(grid_points, at, to) <= width / 2
-            at, angle = to, angle + (torch.rand((), generator=generator) - 0.5) * torch.pi
-    return (~hidden).reshape(1, rows, columns).expand(shape).clone()
-
-
-def blobs(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
-    """Hide random blobs: squares that grow by random neighbours (Dupont & Suresha 2019, section 4).
-
-    Each blob starts at one pixel and grows for 2 to 7 steps, every neighbour joining with
-    probability 1/2 a step.
-
-    >>> mask = blobs((3, 28, 28), count=4, seed=1)
-    >>> bool((mask[0] == mask[2]).all()), bool((~mask).any())
-    (True, True)
-    """
-    _, rows, columns = _check_shape(shape)
-    if count < 1:
-        raise ValueError(f"blobs count={count}; expected at least 1")
-    generator = _generator(seed)
-    hidden = torch.zeros(1, 1, rows, columns)
-    for _ in range(count):
-        blob = torch.zeros(1, 1, rows, columns)
-        row = int(torch.randint(rows, (), generator=generator))
-        blob[..., row, int(torch.randint(columns, (), generator=generator))] = 1
-        for _ in range(int(torch.randint(2, 8, (), generator=generator))):
-            around = torch.nn.functional.max_pool2d(blob, 3, stride=1, padding=1)
-            joins = torch.rand(blob.shape, generator=generator) < 0.5
-            blob = torch.where(joins, around, blob)
-        hidden = torch.maximum(hidden, blob)
-    return (hidden[0] == 0).expand(shape).clone()
-
-
-def scatter(shape: ImageShape, keep: float, seed: int | Generator = 0) -> Mask:
-    """See each pixel (all its channels) with probability ``keep``, independently.
+    Raises
+    ------
+    ValueError
+        For a probability outside [0, 1], or a shape that is none.
 
     >>> round(float(scatter((1, 100, 100), keep=0.3, seed=0).float().mean()), 1)
     0.3
     """
-    _, rows, columns = _check_shape(shape)
+    _, rows, columns = check_shape(shape)
     if not 0 <= keep <= 1:
         raise ValueError(f"scatter keep={keep}; expected a share of pixels in [0, 1]")
-    return (torch.rand((1, rows, columns), generator=_generator(seed)) < keep).expand(shape).clone()
+    return (torch.rand((1, rows, columns), generator=as_generator(seed)) < keep).expand(shape).clone()
 
 
 def grid(shape: ImageShape, factor: int) -> Mask:
     """See every ``factor``-th pixel of every ``factor``-th row: super-resolution as a mask.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    factor
+        Distance between seen pixels, in pixels, along rows and columns; 1 sees everything. The first pixel is seen.
+
+    Raises
+    ------
+    ValueError
+        For a factor below 1 or above the shorter side, or a shape that is none.
+
     >>> int(grid((1, 28, 28), factor=2).sum())
     196
     """
-    _, rows, columns = _check_shape(shape)
+    _, rows, columns = check_shape(shape)
     if not 1 <= factor <= min(rows, columns):
         raise ValueError(
             f"grid factor={factor}; expected 1..{min(rows, columns)} for {rows} x {columns} pixels"
@@ -210,10 +199,22 @@ def grid(shape: ImageShape, factor: int) -> Mask:
 def channels(shape: ImageShape, keep: int | Sequence[int]) -> Mask:
     """See whole channels and hide the others: colourisation as a mask.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the image.
+    keep
+        Index of the seen channel, or of each of several, counted from 0; an empty list hides everything.
+
+    Raises
+    ------
+    ValueError
+        For a channel that the image does not have, or a shape that is none.
+
     >>> channels((3, 2, 2), keep=1)[:, 0, 0].tolist()
     [False, True, False]
     """
-    count, _, _ = _check_shape(shape)
+    count, _, _ = check_shape(shape)
     kept = [keep] if isinstance(keep, int) else list(keep)
     if any(not 0 <= k < count for k in kept):
         raise ValueError(f"channels keep={kept}; the image has channels 0..{count - 1}")
@@ -228,12 +229,26 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     A tenth shows everything; the others are boxes, halves, scatters (1 to 90 % seen), strokes, blobs
     and grids in equal parts.
 
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the images.
+    count
+        Number of masks.
+    seed
+        The same one gives the same masks.
+
+    Raises
+    ------
+    ValueError
+        For a shape that is none.
+
     >>> tuple(random_masks((1, 28, 28), count=10).shape)
     (10, 1, 28, 28)
     """
-    _, rows, columns = _check_shape(shape)
+    _, rows, columns = check_shape(shape)
     least = min(rows, columns)
-    generator = _generator(seed)
+    generator = as_generator(seed)
 
     def integer(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=generator))
@@ -258,22 +273,6 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     return torch.stack([one() for _ in range(count)])
 
 
-def _check_shape(shape: ImageShape) -> ImageShape:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape={tuple(shape)}; expected (channel, row, column)")
-    return shape
-
-
 def _everything(shape: ImageShape) -> Mask:
-    _check_shape(shape)
+    check_shape(shape)
     return torch.ones(tuple(shape), dtype=torch.bool)
-
-
-def _generator(seed: int | Generator) -> Generator:
-    return seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
-
-
-def _distance_to_segment(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    along = end - start
-    share = ((points - start) @ along / along.dot(along).clamp(min=1e-12)).clamp(0, 1)
-    return torch.linalg.vector_norm(points - start - share[:, None] * along, dim=-1)

@@ -1,4 +1,4 @@
-r"""Pixel Constrained CNN: no code, no weights; the hidden pixels themselves are random.
+r"""Pixel Constrained CNN: an autoregressive model whose latents are the hidden pixels themselves.
 
 Dupont & Suresha 2019, *Probabilistic Semantic Inpainting with Pixel Constrained CNNs*. A prior network f is a model of
 whole images, a constraint network g reads what is seen, and the law of completions adds their logits (equation 5):

@@ -31,6 +31,7 @@ __all__ = [
     "Mask",
     "check_image",
     "check_mask",
+    "check_shape",
     "describe",
     "seen_mask",
     "seen_part",
@@ -87,6 +88,19 @@ def check_image(image: Image, expected: ImageShape | None = None) -> None:
         )
     if expected is not None and tuple(image.shape[-3:]) != tuple(expected):
         raise InputError(f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)")
+
+
+def check_shape(shape: ImageShape) -> ImageShape:
+    """Return ``(channel, row, column)`` as it is; raise ``ValueError`` unless it is three positive numbers.
+
+    >>> check_shape((8, 8))
+    Traceback (most recent call last):
+    ...
+    posterior_inpainting...: shape=(8, 8); expected (channel, row, column)
+    """
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(f"shape={tuple(shape)}; expected (channel, row, column)")
+    return shape
 
 
 def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:

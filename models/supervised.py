@@ -1,4 +1,4 @@
-r"""Regression and classification with random weights: what Bayes by Backprop was first tried on.
+r"""Regression and classification by a network with random weights.
 
 Blundell et al. 2015, section 2. With inputs :math:`x_i`, targets :math:`y_i` and a network f of weights w,
 

@@ -1,4 +1,4 @@
-r"""The density of a code given seen pixels, with its gradient by hand: what samplers ask for, and nothing else.
+r"""The log density of a code given seen pixels, with its gradient by hand.
 
 For a Gaussian likelihood with unit weights,
 

@@ -37,13 +37,13 @@ def fast_length(length: int) -> int:
     return length
 
 
-def offsets_squared(rows: int, columns: int) -> Tensor:
+def offsets_squared(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
     """Return squared distances ``(rows, columns)`` of every pixel of a grid from its first, float64.
 
     >>> offsets_squared(2, 2).tolist()
     [[0.0, 1.0], [1.0, 2.0]]
     """
-    row, column = (torch.arange(extent, dtype=torch.double) for extent in (rows, columns))
+    row, column = (torch.arange(extent, dtype=torch.double, device=device) for extent in (rows, columns))
     return row[:, None] ** 2 + column**2
 
 
@@ -85,7 +85,9 @@ class CirculantEmbedding(nn.Module):
             64.0 * rows * columns, f"a Gaussian process on {rows} x {columns} pixels", max(rows, columns)
         )
         with torch.no_grad():
-            wanted = kernel(offsets_squared(rows, columns))
+            wanted = kernel(
+                offsets_squared(rows, columns, torch.device("cpu"))
+            )  # a buffer, which moves later
             padding, least = 8.0, min(rows, columns)
             while True:
                 self.torus = tuple(fast_length(math.ceil(extent + padding)) for extent in self.grid)
@@ -140,7 +142,7 @@ class CirculantEmbedding(nn.Module):
 
 def _spectrum(kernel: StationaryKernel, rows: int, columns: int) -> Tensor:
     """Spectrum ``(rows, columns // 2 + 1)`` of a kernel wrapped around a torus, without negative values."""
-    row, column = (torch.arange(extent, dtype=torch.double) for extent in (rows, columns))
+    row, column = (torch.arange(extent, dtype=torch.double, device="cpu") for extent in (rows, columns))
     row, column = torch.minimum(row, rows - row), torch.minimum(column, columns - column)
     return torch.fft.rfft2(kernel(row[:, None] ** 2 + column**2)).real.clamp(min=0)
 

@@ -98,7 +98,7 @@ class _Likelihood:
         self.channel = index // (rows * columns)
         apart = [(line[:, :, None] - line[:, None]).abs_() for line in (pixel // columns, pixel % columns)]
         extents = [int(line.max()) + 1 for line in apart]
-        self.squared = offsets_squared(*extents).flatten()
+        self.squared = offsets_squared(extents[0], extents[1], index.device).flatten()
         # Every entry of C is one of channels^2 x offsets different ones: which?
         pair = self.channel[:, :, None] * self.channels + self.channel[:, None]
         self.entry = (pair * extents[0] + apart[0]) * extents[1] + apart[1]
@@ -106,12 +106,13 @@ class _Likelihood:
 
     def start(self, kernel: StationaryKernel) -> Tensor:
         """Return a starting point: the seen values' own moments, and channels that go along with each other."""
-        correlation = 0.9 + 0.1 * torch.eye(self.channels, dtype=torch.double)
+        like = self.values
+        correlation = 0.9 + 0.1 * torch.eye(self.channels, dtype=like.dtype, device=like.device)
         factor = torch.linalg.cholesky(correlation) / math.sqrt(1 - kernel.floor)
         factor = factor.tril(-1) + factor.diagonal().log().diag()
         share = min(float(kernel.lengthscale) / self.longest, 0.9)
-        head = torch.tensor([math.log(share / (1 - share)), math.log(0.2)], dtype=torch.double)
-        return torch.cat([head, torch.zeros(self.channels, dtype=torch.double), factor[self._lower()]])
+        head = like.new_tensor([math.log(share / (1 - share)), math.log(0.2)])
+        return torch.cat([head, like.new_zeros(self.channels), factor[self._lower()]])
 
     def natural(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Lengthscale, mean, channels' covariance and noise of unconstrained parameters."""
@@ -176,9 +177,10 @@ def _blocks(observation: Observation, seed: int) -> Tensor:
         return index[None]
     _, rows, columns = observation.shape
     pixel = index % (rows * columns)
-    generator = torch.Generator().manual_seed(seed)
+    # Drawn on the CPU, so that a seed means the same blocks on any device.
+    order = torch.randperm(len(pixel), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     blocks = []
-    for centre in pixel[torch.randperm(len(pixel), generator=generator)[:_BLOCKS]]:
+    for centre in pixel[order[:_BLOCKS]]:
         row = (pixel // columns - centre // columns).abs()
         column = (pixel % columns - centre % columns).abs()
         nearest = torch.maximum(row, column).argsort(stable=True)[:_SIZE]

@@ -129,7 +129,7 @@ class WhitePosterior(TorchDistribution):
                 f"{covariance.seen} seen values are too many for exact variances; take those of draws"
             )
         rows = torch.zeros(covariance.seen, residual.numel(), dtype=residual.dtype, device=residual.device)
-        rows[torch.arange(covariance.seen), covariance.index] = 1
+        rows[torch.arange(covariance.seen, device=residual.device), covariance.index] = 1
         rows = self._adjoint(covariance, rows.unflatten(1, residual.shape))
         return 1 - covariance.whitened(rows).square().sum(0)
 

@@ -154,7 +154,7 @@ class DeepImagePriorKernel(StationaryKernel):
     @property
     def floor(self) -> float:
         """The limit of k at infinite distance, where the inputs are uncorrelated."""
-        return float(self(torch.tensor(math.inf, dtype=torch.double)))
+        return float(self(torch.tensor(math.inf, dtype=torch.double, device="cpu")))
 
     def _layer(self, correlation: Tensor) -> Tensor:
         # The angle's derivative at correlation 1 is infinite, though that of the layer is not.

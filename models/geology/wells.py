@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from posterior_inpainting.models.shapes import ImageShape, Mask, check_mask
+from posterior_inpainting.models.images.free_form_masks import as_generator
+from posterior_inpainting.models.shapes import ImageShape, Mask, check_mask, check_shape
 
 __all__ = ["columns", "nearest_seen", "wells"]
 
@@ -39,7 +40,7 @@ def wells(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
     8
     """
     _, rows, across = _check(shape, count, "wells")
-    generator = seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
+    generator = as_generator(seed)
     mask = torch.zeros(rows, across, dtype=torch.bool)
     around = torch.zeros(rows + 2, across + 2, dtype=torch.bool)  # taken, with a border that saves the edges
     found = 0
@@ -66,7 +67,7 @@ def columns(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
     _, _, across = _check(shape, count, "columns")
     if count > across:
         raise ValueError(f"columns count={count}; the image has {across}")
-    generator = seed if isinstance(seed, Generator) else torch.Generator().manual_seed(seed)
+    generator = as_generator(seed)
     mask = torch.zeros(tuple(shape), dtype=torch.bool)
     mask[:, :, torch.randperm(across, generator=generator)[:count]] = True
     return mask
@@ -96,7 +97,7 @@ def nearest_seen(mask: Mask) -> tuple[Tensor, Tensor]:
     if mask.dim() != 3:
         raise ValueError(f"mask has shape {tuple(mask.shape)}; expected (channel, row, column)")
     rows, across = mask.shape[-2:]
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(across)).to(mask.device)
+    places = torch.cartesian_prod(*(torch.arange(n, device=mask.device) for n in (rows, across)))
     squares, indices = [], []
     for channel in mask:
         seen = channel.flatten().nonzero().flatten()
@@ -114,8 +115,7 @@ def nearest_seen(mask: Mask) -> tuple[Tensor, Tensor]:
 
 
 def _check(shape: ImageShape, count: int, name: str) -> ImageShape:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape={tuple(shape)}; expected (channel, row, column)")
+    check_shape(shape)
     if not isinstance(count, int) or count < 0:
         raise ValueError(f"{name} count={count!r}; expected a whole number of at least 0")
     return shape

@@ -1,1 +1,1 @@
-"""Images from files, and whether what is made of them fits into memory."""
+"""Images from files, masks of free form, and whether what is made of an image fits into memory."""

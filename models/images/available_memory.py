@@ -1,4 +1,4 @@
-"""What fits into memory: a question better asked before than answered by the operating system."""
+"""Refuse what does not fit into this machine's memory before it is begun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator of a generative adversarial network as a decoder that a sampler can afford.
+"""The generator of a generative adversarial network as a decoder with a fixed noise for each pixel.
 
 Goodfellow et al. 2014, *Generative Adversarial Nets*, train a network to turn standard normal codes into
 images that a second network cannot tell from real ones. Nothing in that game says how far an image is from

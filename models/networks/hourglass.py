@@ -171,10 +171,12 @@ def blurred_noise(shape: tuple[int, ...], blur: float, generator: torch.Generato
     True
     """
     rows, columns = shape[-2:]
-    frequency = torch.fft.fftfreq(rows).square().unsqueeze(1) + torch.fft.rfftfreq(columns).square()
+    device = generator.device
+    down, across = (torch.fft.fftfreq(extent, device=device).square() for extent in (rows, columns))
+    frequency = down.unsqueeze(1) + torch.fft.rfftfreq(columns, device=device).square()
     transfer = torch.exp(-2 * (math.pi * blur) ** 2 * frequency)
     # Power over all frequencies, those that rfft leaves out included.
-    full = torch.fft.fftfreq(rows).square().unsqueeze(1) + torch.fft.fftfreq(columns).square()
+    full = down.unsqueeze(1) + across
     power = torch.exp(-4 * (math.pi * blur) ** 2 * full).mean()
-    white = torch.randn(shape, generator=generator)
+    white = torch.randn(shape, generator=generator, device=device)
     return torch.fft.irfft2(torch.fft.rfft2(white) * transfer, s=(rows, columns)) / power.sqrt()

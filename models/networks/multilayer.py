@@ -1,4 +1,4 @@
-"""Fully connected decoder and masked-input encoder: the cheapest networks that a sampler can afford.
+"""Fully connected decoder and masked-input encoder, cheap enough for a sampler over the code.
 
 A sampler over the code z pays one forward and one backward pass of the decoder per leapfrog step and
 chain. On one CPU thread a multilayer decoder costs tens of microseconds where a small transposed

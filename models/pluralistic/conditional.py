@@ -1,4 +1,4 @@
-r"""A conditional variational autoencoder: what the two paths were invented to avoid, and what they gave up.
+r"""Pluralistic completion as a conditional variational autoencoder, trained on the hidden pixels.
 
 Sohn, Lee & Yan 2015, *Learning Structured Output Representation using Deep Conditional Generative Models*, equation 4.
 With seen pixels x~, hidden pixels :math:`x_c` and a summary h(x~) of what is seen,

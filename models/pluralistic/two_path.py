@@ -1,4 +1,4 @@
-r"""Pluralistic completion as published: two paths, and a discriminator where a likelihood should be.
+r"""Pluralistic completion as published: two paths, the hidden pixels of one judged by a discriminator alone.
 
 Zheng, Cham & Cai 2019, *Pluralistic Image Completion*, section 3. With the seen part :math:`I_m`, the hidden part
 :math:`I_c`, n the share of pixels that is seen, and weights that both paths share:

@@ -19,10 +19,18 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["FanIn", "Gaussian", "ScaleMixture"]
+__all__ = ["FanIn", "Gaussian", "ScaleMixture", "WeightPrior"]
 
 
-class Gaussian(dist.Normal):
+class WeightPrior(dist.TorchDistribution):
+    """Abstract law of a single weight that can be had in the type and on the device of any parameter."""
+
+    def on(self, parameter: Tensor) -> dist.TorchDistribution:
+        """Return the same law in the parameter's type and on its device."""
+        raise NotImplementedError
+
+
+class Gaussian(dist.Normal, WeightPrior):
     """Zero-mean Gaussian with standard deviation ``scale``; its divergence from a Gaussian has a closed form.
 
     Examples
@@ -32,8 +40,12 @@ class Gaussian(dist.Normal):
     """
 
     def __init__(self, scale: float | Tensor = 1.0):
-        scale = torch.as_tensor(scale, dtype=torch.get_default_dtype())
+        scale = scale if isinstance(scale, Tensor) else torch.tensor(float(scale), device="cpu")
         super().__init__(torch.zeros_like(scale), scale)
+
+    def on(self, parameter: Tensor) -> Gaussian:
+        """Return the same law in the parameter's type and on its device."""
+        return Gaussian(self.scale.to(parameter))
 
     def expand(self, batch_shape, _instance=None):
         """Return the law of a tensor of independent weights."""
@@ -58,10 +70,10 @@ class FanIn:
     def __call__(self, name: str, parameter: Tensor) -> Gaussian:
         """Return the law of one weight of ``parameter``."""
         inputs = parameter[0].numel() if parameter.dim() > 1 else None
-        return Gaussian(self.bias if inputs is None else self.gain / math.sqrt(inputs))
+        return Gaussian(parameter.new_tensor(self.bias if inputs is None else self.gain / math.sqrt(inputs)))
 
 
-class ScaleMixture(dist.TorchDistribution):
+class ScaleMixture(WeightPrior):
     r"""Two zero-mean Gaussians, a wide and a narrow one, weight by weight.
 
     Parameters
@@ -71,6 +83,8 @@ class ScaleMixture(dist.TorchDistribution):
     wide, narrow
         Standard deviations :math:`\sigma_1 > \sigma_2 > 0`. The paper searches :math:`-\log\sigma_1` in
         {0, 1, 2} and :math:`-\log\sigma_2` in {6, 7, 8}; the defaults are its first values.
+    batch_shape, like
+        Of independent weights; a tensor of the type and on the device of draws. Both are for ``expand`` and ``on``.
 
     Raises
     ------
@@ -94,17 +108,23 @@ class ScaleMixture(dist.TorchDistribution):
         wide: float = 1.0,
         narrow: float = math.exp(-6),
         batch_shape: torch.Size | tuple = (),
+        like: Tensor | None = None,
     ):
         if not 0 < share < 1:
             raise ValueError(f"share={share}; expected a number in (0, 1)")
         if not wide > narrow > 0:
             raise ValueError(f"wide={wide}, narrow={narrow}; expected wide > narrow > 0")
         self.share, self.wide, self.narrow = float(share), float(wide), float(narrow)
+        self._like = torch.empty(0, device="cpu") if like is None else like.new_empty(0)
         super().__init__(torch.Size(batch_shape), validate_args=False)
 
     def expand(self, batch_shape, _instance=None) -> ScaleMixture:
         """Return the law of a tensor of independent weights."""
-        return ScaleMixture(self.share, self.wide, self.narrow, batch_shape)
+        return ScaleMixture(self.share, self.wide, self.narrow, batch_shape, self._like)
+
+    def on(self, parameter: Tensor) -> ScaleMixture:
+        """Return the same law in the parameter's type and on its device."""
+        return ScaleMixture(self.share, self.wide, self.narrow, self.batch_shape, parameter)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density of every weight, by log-sum-exp: finite however far out a weight lies."""
@@ -117,16 +137,17 @@ class ScaleMixture(dist.TorchDistribution):
     def sample(self, sample_shape: torch.Size | tuple = ()) -> Tensor:
         """Draw weights, each with its own choice of the component."""
         shape = torch.Size(sample_shape) + self.batch_shape
-        scale = torch.where(torch.rand(shape) < self.share, self.wide, self.narrow)
-        return scale * torch.randn(shape)
+        draws = self._like.new_empty(shape)
+        scale = torch.where(torch.rand_like(draws) < self.share, self.wide, self.narrow)
+        return scale * torch.randn_like(draws)
 
     @property
     def mean(self) -> Tensor:
         """Return 0, for every weight."""
-        return torch.zeros(self.batch_shape)
+        return self._like.new_zeros(self.batch_shape)
 
     @property
     def variance(self) -> Tensor:
         """Return the components' variances, averaged."""
         value = self.share * self.wide**2 + (1 - self.share) * self.narrow**2
-        return torch.full(self.batch_shape, value)
+        return self._like.new_full(self.batch_shape, value)

@@ -60,8 +60,8 @@ class TestNames:
 
     @pytest.mark.parametrize("kind", PARAMETERS)
     def test_the_table_lists_nothing_else(self, kind):
+        assert kind.__name__ in OWN, f"{kind.__name__} has no row in OWN of tests/models/test_abilities.py"
         assert OWN[kind.__name__] <= set(vars(kind)) - DECLARED
-        assert set(OWN) == {model.__name__ for model in MODELS}
 
     def test_an_unknown_hook_is_found_and_the_way_out_is_named(self):
         new = type("New", (ImageModel,), {"posterior_of_everything": lambda self: None})
