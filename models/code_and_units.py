@@ -14,7 +14,6 @@ thousands of numbers where there are a million weights, and matrices that all ch
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
 from posterior_inpainting.models.latent_code import LatentCode
@@ -141,26 +141,33 @@ class CodeAndUnits(ImageModel):
         raw = _outputs(wide_head, _outputs(self._narrow, hidden, narrow), pixels[..., 1, :])
         return mean, F.softplus(raw) + self.floor
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> Any:
+    def log_densities(self, image: Image, mask: Mask | None = None) -> JointDensity:
         """Return the same numbers as :meth:`forward` scores, evaluated at seen pixels only."""
-        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
-        seen = seen.flatten(-3)
-        where = (seen if image.dim() == 3 else seen.any(0)).nonzero().flatten()
-        weight = seen[..., where].unsqueeze(-2)
-        target = torch.where(weight, image.flatten(-3)[..., where].unsqueeze(-2), 0.0)
-
-        def density(latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            some = slice(None) if which is None else which
-            truth, counts = (v if v.dim() < 3 else v[some] for v in (target, weight))
-            law = dist.Normal(*self.decode(latents["z"], latents["units"], latents["pixels"], where))
-            likelihood = torch.where(counts, law.log_prob(truth), 0.0).sum(-1)
-            flat = torch.cat([latents["z"], latents["units"], latents["pixels"].flatten(-2)], -1)
-            return dist.Normal(0.0, 1.0).log_prob(flat).sum(-1), likelihood
-
-        return density
+        return _UnitsDensity(self, image, mask)
 
     def _zeros(self, *shape: int) -> Tensor:
         return self._mean[1].new_zeros(shape)
+
+
+class _UnitsDensity(JointDensity):
+    """Log prior and log likelihood of code, units and pixels; autograd goes through it."""
+
+    def __init__(self, model: CodeAndUnits, image: Image, mask: Mask | None):
+        seen = torch.ones_like(image, dtype=torch.bool) if mask is None else mask.expand(image.shape)
+        seen = seen.flatten(-3)
+        self._model = model
+        self._where = (seen if image.dim() == 3 else seen.any(0)).nonzero().flatten()
+        self._counts = seen[..., self._where].unsqueeze(-2)
+        self._truth = torch.where(self._counts, image.flatten(-3)[..., self._where].unsqueeze(-2), 0.0)
+
+    def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        some = slice(None) if which is None else which
+        truth, counts = (v if v.dim() < 3 else v[some] for v in (self._truth, self._counts))
+        z, units, pixels = latents["z"], latents["units"], latents["pixels"]
+        law = dist.Normal(*self._model.decode(z, units, pixels, self._where))
+        likelihood = torch.where(counts, law.log_prob(truth), 0.0).sum(-1)
+        flat = torch.cat([z, units, pixels.flatten(-2)], -1)
+        return dist.Normal(0.0, 1.0).log_prob(flat).sum(-1), likelihood
 
 
 def _outputs(layer: tuple[Tensor, ...], inputs: Tensor, noise: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.available_memory import check_memory
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.networks.hourglass import Hourglass
@@ -136,7 +137,7 @@ class DeepImagePrior(ImageModel):
         return WeightDensity(self, image, mask)
 
 
-class WeightDensity:
+class WeightDensity(JointDensity):
     """Log prior and log likelihood of weights, and the gradient of their tempered sum.
 
     Parameters
@@ -146,6 +147,8 @@ class WeightDensity:
     image, mask
         One image, or a batch of them; without a mask everything is seen.
     """
+
+    has_gradient = True
 
     def __init__(self, model: DeepImagePrior, image: Image, mask: Mask | None = None):
         self.model = model

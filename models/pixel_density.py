@@ -16,6 +16,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.shapes import Code, Image, Mask
 
 __all__ = ["PixelDensity", "PullBack", "Restricted"]
@@ -27,7 +28,7 @@ PullBack = Callable[[Tensor, Tensor | None], Tensor]
 Restricted = Callable[[Code], tuple[Tensor, Tensor, PullBack]]
 
 
-class PixelDensity:
+class PixelDensity(JointDensity):
     """Log prior and log likelihood of codes, apart from each other, and the gradient of their tempered sum.
 
     Parameters
@@ -49,6 +50,8 @@ class PixelDensity:
     >>> density.gradient({"z": torch.zeros(1, 2)}, 1.0)[2]
     tensor([[4., 4.]])
     """
+
+    has_gradient = True
 
     def __init__(
         self,

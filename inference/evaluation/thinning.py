@@ -104,11 +104,7 @@ def independent_draws(
 
 def unconstrain(potential: Potential, latents: dict[str, Tensor], batch: int = 0) -> Tensor:
     """Return positions ``(*batch, dim)`` of latents, with ``batch`` leading dimensions: ``constrain`` undone."""
-    pieces = [
-        transform.inv(latents[name]).reshape(*latents[name].shape[:batch], -1)
-        for name, transform in potential.transforms.items()
-    ]
-    return torch.cat(pieces, -1)
+    return potential.unconstrain(latents, batch)
 
 
 def _of_one(drawn: Draws, potential: Potential, most: int) -> Independent:

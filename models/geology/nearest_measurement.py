@@ -22,6 +22,7 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import Weighted, laplace
@@ -161,8 +162,10 @@ class NearestMeasurement(LatentCode):
         )
 
 
-class _WeightedDensity:
+class _WeightedDensity(JointDensity):
     """Log prior and log likelihood of codes with weighted absolute errors, and the gradient by hand."""
+
+    has_gradient = True
 
     def __init__(
         self, decoder: Any, target: Tensor, weight: Tensor, prior: TorchDistribution, prior_weight: float
