@@ -12,35 +12,38 @@ over Pyro's trace, and a loop over chains where vmap cannot go.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to
-from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
 from posterior_inpainting.inference.contract import Problem
-from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.tracing import latent_sites, observed_sites
+from posterior_inpainting.inference.density.structure_of_model import read_structure, run_group
+from posterior_inpainting.inference.density.supports import is_identity
+from posterior_inpainting.inference.density.traced_density import (
+    TracedDensity,
+    over_rows,
+    rows,
+    slow_but_right,
+)
+from posterior_inpainting.inference.density.tracing import deterministic_sites, observed_sites
+from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.base import ImageModel
 
 __all__ = ["Potential"]
 
 
 class Potential(Density):
-    """Log density and gradient of a problem's posterior for a batch of chains.
+    """Log density and gradient of a Pyro model's posterior for a batch of chains.
 
     Parameters
     ----------
     problem
-        A Pyro model and its arguments; latents continuous, structure fixed.
+        A Pyro model and its arguments; latents continuous, the same sites in every run. The support of one may
+        depend on another: then the model is traced to go between positions and latents.
     groups
         Number of observations, if every tensor among the arguments carries them as its first dimension:
         then there are that many posteriors, evaluated together. ``None`` for a single one.
@@ -52,21 +55,18 @@ class Potential(Density):
 
     Attributes
     ----------
-    dim
-        Length of a position.
     route
         ``"closed form"``, ``"vmap"`` or ``"loop"``.
-    gradients
-        Gradient evaluations so far, all chains counted.
 
     Raises
     ------
     ValueError
-        For a model without latent sites, or with a discrete one.
+        For a model without latent sites, with a discrete one, or with one whose prior cannot be drawn from; for
+        latents on several devices; for supports that differ between groups.
 
     Examples
     --------
-    >>> import pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist
     >>> def model():
     ...     scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
     ...     pyro.sample("x", dist.Normal(0.0, scale), obs=torch.tensor(1.0))
@@ -87,25 +87,21 @@ class Potential(Density):
         self.problem = problem
         self.groups = groups
         self.gradients = 0
-        self._one = problem if groups is None else replace(problem, args=_rows(problem.args, 0))
-        trace = self._trace(self._one)
-        self.transforms: dict[str, Transform] = {}
-        self.shapes: dict[str, torch.Size] = {}
-        for name in latent_sites(trace):
-            site = trace.nodes[name]
-            if site["fn"].support.is_discrete:
-                raise ValueError(f"site {name!r} is discrete; these methods need continuous latents")
-            self.transforms[name] = biject_to(site["fn"].support)
-            self._like = self.transforms[name].inv(site["value"])
-            self.shapes[name] = self._like.shape
-        if not self.shapes:
-            raise ValueError("the model has no latent site to draw")
-        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self.dim = sum(self.sizes)
-        self._flat = all(_is_identity(transform) for transform in self.transforms.values())
-        self._curved = [n for n, t in self.transforms.items() if jacobian and not _is_identity(t)]
-        self._by_hand: Callable | None = None
-        self._density, self.route = self._choose_route(closed_form)
+        self._change, trace = read_structure(problem, groups)
+        self.shapes, self.sizes, self.dim = self._change.shapes, self._change.sizes, self._change.dim
+        self.like = self._change.like
+        self.transforms = self._change.transforms
+        mean_image = {"completion"} if isinstance(problem.model, ImageModel) else set()
+        self._deterministic = [name for name in deterministic_sites(trace) if name not in mean_image]
+        self._curved = [n for n, t in self.transforms.items() if jacobian and not is_identity(t)]
+        self._traced = TracedDensity(problem, groups, self._change, jacobian)
+        self._closed: JointDensity | None = None
+        if closed_form and not self._change.moving and observed_sites(trace):
+            self._closed = self._offered_density()
+        # A gradient by hand is that of one unconstrained site, the code.
+        is_one = len(self.shapes) == 1 and all(is_identity(t) for t in self.transforms.values())
+        self._has_gradient = self._closed is not None and self._closed.has_gradient and is_one
+        self._density, self.route = self._choose_route()
 
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, both ``(..., chain)``.
@@ -135,9 +131,11 @@ class Potential(Density):
             Weight of the log likelihood, one number or ``(..., chain)``.
         """
         self.count(position[..., 0].numel())
-        if self._by_hand is not None:
+        if self._closed is not None and self._has_gradient:
             images = which if self.groups is not None else None  # else `which` are temperatures of one image
-            return self._by_hand(self._split(position.detach()), inverse_temperature, images)
+            pieces = self._change.split(position.detach())
+            log_prior, log_likelihood, gradient = self._closed.gradient(pieces, inverse_temperature, images)
+            return log_prior, log_likelihood, gradient.reshape(position.shape)
         with torch.enable_grad():
             position = position.detach().requires_grad_()
             log_prior, log_likelihood = self(position, which)
@@ -145,143 +143,107 @@ class Potential(Density):
             (gradient,) = torch.autograd.grad(total, position)
         return log_prior.detach(), log_likelihood.detach(), gradient
 
-    def count(self, gradients: int) -> None:
-        """Count gradients that are about to be taken, and take them from the budget if there is one."""
-        spend(gradients)
-        self.gradients += gradients
-
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return latents in the model's own space, site -> ``(..., *shape)``, of positions ``(..., dim)``."""
-        return {name: self.transforms[name](piece) for name, piece in self._split(position).items()}
+        if not self._change.moving:
+            return self._change.constrain(self._change.split(position))
 
-    def keep(self, position: Tensor) -> dict[str, Tensor]:
-        """Return what is kept of draws at positions ``(..., dim)``: the latents, or what the model says."""
-        latents = self.constrain(position)
-        kept = getattr(self.problem.model, "kept", None)
-        return latents if kept is None else kept(latents)
+        def latents(one: Tensor) -> dict[str, Tensor]:
+            args = self.problem.args if self.groups is None else rows(self.problem.args, 0)
+            nodes = self._traced.run_at(one, args)[0].nodes
+            return {name: nodes[name]["value"] for name in self.shapes}
 
-    @property
-    def like(self):
-        return self._like
+        found = self._by_row(latents, (position.reshape(-1, self.dim),))
+        return {name: v.reshape(position.shape[:-1] + v.shape[1:]) for name, v in found.items()}
 
-    def unconstrain(self, latents, batch=0):
-        return torch.cat(
-            [t.inv(latents[n]).reshape(*latents[n].shape[:batch], -1) for n, t in self.transforms.items()], -1
-        )
+    def unconstrain(self, latents: Mapping[str, Tensor], batch: int = 0) -> Tensor:
+        """Return positions ``(*batch, dim)`` of latents with ``batch`` leading dimensions."""
+        if not self._change.moving:
+            return self._change.unconstrain(latents, batch)
+        leading = latents[next(iter(self.shapes))].shape[:batch]
+        flat = {name: latents[name].reshape(-1, *latents[name].shape[batch:]) for name in self.shapes}
+
+        def position(one: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                "position": self._change.unconstrain_trace(run_group(self.problem, self.groups, given=one))
+            }
+
+        return self._by_row(position, (flat,))["position"].reshape(*leading, self.dim)
 
     def draw_prior(self, count: int) -> Tensor:
         """Return positions ``(count, dim)`` drawn from the prior with torch's global generator."""
 
-        def draw(_: Tensor) -> Tensor:
-            nodes = self._trace(self._one).nodes
-            return torch.cat([self.transforms[n].inv(nodes[n]["value"]).reshape(-1) for n in self.shapes])
+        def position(_: Tensor) -> dict[str, Tensor]:
+            return {"position": self._change.unconstrain_trace(run_group(self.problem, self.groups))}
 
-        with torch.no_grad(), _slow_but_right():
-            if self.route != "loop":
-                with contextlib.suppress(RuntimeError):  # a law whose draws cannot be vectorised
-                    return torch.func.vmap(draw, randomness="different")(torch.zeros(count))
-            return torch.stack([draw(self._like) for _ in range(count)])
+        with torch.no_grad():
+            return self._by_row(position, (self.like.new_zeros(count),))["position"]
 
-    def _choose_route(self, closed_form: bool) -> tuple[Callable, str]:
-        offered = getattr(self.problem.model, "log_densities", None) if closed_form else None
-        density = offered(*self.problem.args, **self.problem.kwargs) if offered is not None else None
-        if density is not None:
-            # A gradient by hand is that of one unconstrained site, the code.
-            if len(self.shapes) == 1 and self._flat:
-                self._by_hand = density.gradient if density.has_gradient else None
-            return functools.partial(self._closed_form, density), "closed form"
+    def deterministics(self, position: Tensor) -> dict[str, Tensor]:
+        """Return the values of the model's deterministic sites, name -> ``(..., *event)``.
+
+        An ``ImageModel``'s ``completion`` is left out, which is kept in its own way.
+
+        Parameters
+        ----------
+        position
+            ``(..., dim)``; with groups ``(group, ..., dim)``.
+
+        Examples
+        --------
+        >>> import pyro, pyro.distributions as dist
+        >>> def model():
+        ...     pyro.deterministic("cube", pyro.sample("x", dist.Normal(0.0, 1.0)) ** 3)
+        >>> Potential(Problem(model)).deterministics(torch.tensor([[1.0], [2.0]]))
+        {'cube': tensor([1., 8.])}
+        """
+        if not self._deterministic:
+            return {}
+
+        def values(one: Tensor, args: tuple) -> dict[str, Tensor]:
+            nodes = self._traced.run_at(one, args)[0].nodes
+            return {name: nodes[name]["value"] for name in self._deterministic}
+
+        found = []
+        for i, chains in enumerate(position.unsqueeze(0) if self.groups is None else position):
+            args = self.problem.args if self.groups is None else rows(self.problem.args, i)
+            found.append(self._by_row(functools.partial(values, args=args), (chains.reshape(-1, self.dim),)))
+        joined = {name: torch.cat([one[name] for one in found]) for name in self._deterministic}
+        return {name: v.reshape(position.shape[:-1] + v.shape[1:]) for name, v in joined.items()}
+
+    def _by_row(self, one: Callable[..., dict[str, Tensor]], batch: tuple) -> dict[str, Tensor]:
+        return over_rows(one, batch, vectorised=self.route != "loop")
+
+    def _offered_density(self) -> JointDensity | None:
+        # Someone else's Pyro model has other arguments than the default ability knows.
+        abilities, args = self.problem.abilities, self.problem.args
+        return (
+            abilities.log_densities(*args, **self.problem.kwargs) if abilities is self.problem.model else None
+        )
+
+    def _choose_route(self) -> tuple[Callable, str]:
+        if self._closed is not None:
+            return functools.partial(self._closed_form, self._closed), "closed form"
+        zeros = self.like.new_zeros(self.groups or 1, 2, self.dim)
         try:
-            zeros = self._like.new_zeros(self.groups or 1, 2, self.dim)
-            with _slow_but_right():
-                self._vmap(zeros if self.groups is not None else zeros[0], None)
+            with slow_but_right():
+                self._traced.vectorised(zeros if self.groups is not None else zeros[0], None)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             reason = str(error).strip().splitlines()[0][:120]
             warnings.warn(
                 f"the model cannot be vectorised ({reason}); chains are evaluated one after another",
                 stacklevel=4,
             )
-            return self._loop, "loop"
-        return self._vmap, "vmap"
+            return self._traced.looped, "loop"
+        return self._traced.vectorised, "vmap"
 
     def _closed_form(
-        self, density: Callable, position: Tensor, which: Tensor | None
+        self, density: JointDensity, position: Tensor, which: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        pieces = self._split(position)
-        latents = {name: self.transforms[name](piece) for name, piece in pieces.items()}
+        pieces = self._change.split(position)
+        latents = self._change.constrain(pieces)
         log_prior, log_likelihood = density(latents, which)
         for name in self._curved:
             jacobian = self.transforms[name].log_abs_det_jacobian(pieces[name], latents[name])
             log_prior = log_prior + jacobian.reshape(*position.shape[:-1], -1).sum(-1)
         return log_prior, log_likelihood
-
-    def _vmap(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.groups is None:
-            return torch.func.vmap(self._one_chain, in_dims=(0, None))(position, self.problem.args)
-        args = self.problem.args if which is None else _rows(self.problem.args, which)
-        dims = tuple(0 if isinstance(a, Tensor) else None for a in args)
-        chains = torch.func.vmap(self._one_chain, in_dims=(0, None))
-        return torch.func.vmap(chains, in_dims=(0, dims))(position, args)
-
-    def _loop(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.groups is None:
-            pairs = [self._one_chain(one, self.problem.args) for one in position]
-        else:
-            groups = range(self.groups) if which is None else which.tolist()
-            pairs = [
-                self._one_chain(one, _rows(self.problem.args, group))
-                for group, chains in zip(groups, position, strict=True)
-                for one in chains
-            ]
-        prior, likelihood = zip(*pairs, strict=True)
-        shape = position.shape[:-1]
-        return torch.stack(prior).reshape(shape), torch.stack(likelihood).reshape(shape)
-
-    def _one_chain(self, position: Tensor, args: tuple) -> tuple[Tensor, Tensor]:
-        """Log prior with Jacobian and log likelihood of one position ``(dim,)``, through Pyro's trace."""
-        pieces = self._split(position)
-        latents = {name: self.transforms[name](piece) for name, piece in pieces.items()}
-        conditioned = poutine.condition(self.problem.model, data=latents)
-        trace = self._trace(Problem(conditioned, args, self.problem.kwargs))
-        with pyro.validation_enabled(False):
-            trace.compute_log_prob()
-        prior = likelihood = position.new_zeros(())
-        for name, piece in pieces.items():
-            prior = prior + trace.nodes[name]["log_prob_sum"]
-            if name in self._curved:
-                prior = prior + self.transforms[name].log_abs_det_jacobian(piece, latents[name]).sum()
-        for name in observed_sites(trace):
-            if name not in latents:
-                likelihood = likelihood + trace.nodes[name]["log_prob_sum"]
-        return prior, likelihood
-
-    @staticmethod
-    def _trace(problem: Problem) -> poutine.Trace:
-        # Pyro's validation branches on values, which vmap does not allow.
-        with pyro.validation_enabled(False), poutine.block():
-            return poutine.trace(problem.model).get_trace(*problem.args, **problem.kwargs)
-
-    def _split(self, position: Tensor) -> dict[str, Tensor]:
-        pieces = position.split(self.sizes, dim=-1)
-        return {
-            name: piece.reshape(position.shape[:-1] + shape)
-            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
-
-
-def _rows(args: tuple, index) -> tuple:
-    """Take the observations of some groups out of batched arguments."""
-    return tuple(a[index] if isinstance(a, Tensor) else a for a in args)
-
-
-@contextlib.contextmanager
-def _slow_but_right():
-    """Silence torch where it has no batched kernel for an operation and loops by itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        yield
-
-
-def _is_identity(transform: Transform) -> bool:
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    return isinstance(transform, ComposeTransform) and not transform.parts

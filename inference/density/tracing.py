@@ -6,6 +6,7 @@ All draws go through the model in one call, inside one more plate to the left of
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import torch
@@ -17,15 +18,27 @@ from posterior_inpainting.inference.contract import Problem
 
 __all__ = [
     "batched_trace",
+    "deterministic_sites",
     "draws_of",
     "is_bookkeeping",
     "latent_sites",
     "log_prob_by_draw",
     "observed_sites",
     "plate_nesting",
+    "trace_of",
 ]
 
 _PLATE = "_draws"
+
+
+def trace_of(program: Callable, *args: Any, **kwargs: Any) -> Trace:
+    """Run a program and return its trace.
+
+    What the program raises arrives as it was raised: ``poutine.trace(program).get_trace()`` adds lines about shapes.
+    """
+    with poutine.trace() as tracer:
+        program(*args, **kwargs)
+    return tracer.trace
 
 
 def latent_sites(trace: Trace) -> list[str]:
@@ -46,10 +59,19 @@ def observed_sites(trace: Trace) -> list[str]:
     ]
 
 
+def deterministic_sites(trace: Trace) -> list[str]:
+    """Names of the sites of ``pyro.deterministic``."""
+    return [
+        name
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and site["infer"].get("_deterministic")
+    ]
+
+
 def plate_nesting(problem: Problem) -> int:
     """Return how many plates the model stacks, from one run of it."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        trace = poutine.trace(problem.model).get_trace(*problem.args, **problem.kwargs)
+    with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        trace = trace_of(problem.model, *problem.args, **problem.kwargs)
     dims = [
         -frame.dim
         for site in trace.nodes.values()
@@ -87,7 +109,7 @@ def batched_trace(
         program = poutine.replay(program, trace=given)
     elif given is not None:
         program = poutine.condition(program, data=given)
-    return poutine.trace(plate(program)).get_trace(*problem.args, **problem.kwargs)
+    return trace_of(plate(program), *problem.args, **problem.kwargs)
 
 
 def log_prob_by_draw(trace: Trace, count: int, nesting: int, by_plate: bool = False) -> Tensor:
@@ -96,13 +118,13 @@ def log_prob_by_draw(trace: Trace, count: int, nesting: int, by_plate: bool = Fa
     With ``by_plate``, for a model whose every site lies in all of its plates, ``(count, *plates)``.
     """
     trace.compute_log_prob(lambda _, site: not is_bookkeeping(site))
-    total = torch.zeros(())
+    total = torch.zeros((), device="cpu")  # without dimensions it meets a tensor of any device and type
     for site in trace.nodes.values():
         if site["type"] != "sample" or is_bookkeeping(site):
             continue
         value = site["log_prob"]
         value = value.expand(torch.broadcast_shapes(value.shape, (count, *[1] * nesting)))
-        total = total.to(value) + (value if by_plate else value.reshape(count, -1).sum(-1))
+        total = total + (value if by_plate else value.reshape(count, -1).sum(-1))
     return total
 
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.starts import draw_starts
+from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.adaptation import Moments
 from posterior_inpainting.inference.methods.loop import Process, Row
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory

@@ -16,7 +16,7 @@ from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.density.starts import draw_starts
+from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.loop import Process, Row, Run, drive
 
 __all__ = ["Kernel", "KernelProcess", "run_kernel"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.starts import draw_starts
+from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.loop import Process, Row
 
 __all__ = ["PyroProcess"]

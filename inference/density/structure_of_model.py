@@ -1,0 +1,82 @@
+"""What a model draws: its latent sites and their supports, found by running it a few times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference.density.change_of_variables import ChangeOfVariables
+from posterior_inpainting.inference.density.supports import has_tensor_bounds, same_support
+from posterior_inpainting.inference.density.traced_density import rows, run_unvalidated
+from posterior_inpainting.inference.density.tracing import latent_sites
+from posterior_inpainting.inference.streams import Streams
+
+__all__ = ["read_structure", "run_group"]
+
+#: Further runs of a model whose supports have bounds, to see whether they move.
+_FURTHER_RUNS = 4
+
+
+class PriorDraws(Messenger):
+    """Draw a model's latents from their prior, and name the site whose prior cannot be drawn from."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["value"] is not None or msg["done"]:
+            return
+        try:
+            msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
+        except NotImplementedError:
+            law = type(msg["fn"]).__name__
+            raise ValueError(
+                f"the prior of site {msg['name']!r}, {law}, cannot be drawn from; give it a proper one, "
+                "such as a wide Normal"
+            ) from None
+
+
+def run_group(
+    problem: Problem, groups: int | None, group: int = 0, given: Mapping[str, Tensor] | None = None
+) -> Trace:
+    """Trace the model of one group, with latents from the prior or as given."""
+    args = problem.args if groups is None else rows(problem.args, group)
+    model = PriorDraws()(problem.model) if given is None else poutine.condition(problem.model, given)
+    return run_unvalidated(model, args, problem.kwargs)
+
+
+def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariables, Trace]:
+    """Return a model's change of variables and one run of it; torch's global generators are left as they were.
+
+    Parameters
+    ----------
+    problem, groups
+        As for ``Potential``.
+
+    Raises
+    ------
+    ValueError
+        As ``Potential``.
+    """
+    with torch.no_grad(), Streams().seeded("structure of the model"):
+        trace = run_group(problem, groups)
+        latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace)}
+        bounded = [name for name in latents if has_tensor_bounds(trace.nodes[name]["fn"].support)]
+        further = []
+        if bounded:
+            for group in range(1, groups or 1):
+                _check_same(trace, run_group(problem, groups, group, latents), bounded)
+            further = [run_group(problem, groups) for _ in range(_FURTHER_RUNS)]
+        return ChangeOfVariables([trace, *further]), trace
+
+
+def _check_same(trace: Trace, other: Trace, names: list[str]) -> None:
+    for name in names:
+        if not same_support(trace.nodes[name]["fn"].support, other.nodes[name]["fn"].support):
+            raise ValueError(
+                f"the support of site {name!r} differs between observations; infer them one at a time"
+            )

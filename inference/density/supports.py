@@ -1,0 +1,93 @@
+"""Supports of laws: the transform onto each from unconstrained space, and whether two are the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, biject_to, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
+
+__all__ = ["Wrap", "has_tensor_bounds", "is_identity", "same_support", "transform_of"]
+
+
+class Wrap(Transform):
+    """From all real numbers to the angles of ``[-pi, pi)``; an angle is its own inverse.
+
+    Examples
+    --------
+    >>> Wrap()(torch.tensor([1.0, 2 * torch.pi + 1.0, torch.pi]))
+    tensor([ 1.0000,  1.0000, -3.1416])
+    """
+
+    domain = constraints.real
+    codomain = constraints.interval(-math.pi, math.pi)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x - 2 * math.pi * torch.floor(x / (2 * math.pi) + 0.5)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return zeros, shaped as ``x``."""
+        return torch.zeros_like(x)
+
+
+def transform_of(law: Distribution) -> Transform:
+    """Return the transform from unconstrained space onto the support of a law.
+
+    Laws of angles say that their support is the real line, over which they repeat; their draws lie in ``[-pi, pi)``.
+
+    Examples
+    --------
+    >>> type(transform_of(dist.LogNormal(0.0, 1.0))).__name__, type(transform_of(dist.VonMises(0.0, 1.0))).__name__
+    ('ExpTransform', 'Wrap')
+    """
+    base = law
+    while isinstance(base, Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
+        base = base.base_dist
+    if isinstance(base, torch.distributions.VonMises | dist.SineBivariateVonMises | dist.SineSkewed):
+        return Wrap()
+    return biject_to(law.support)
+
+
+def is_identity(transform: Transform) -> bool:
+    """Whether a transform of ``biject_to`` leaves everything as it is."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+def has_tensor_bounds(support: Constraint) -> bool:
+    """Whether a support has bounds that another run of the model may give other values.
+
+    >>> has_tensor_bounds(constraints.positive), has_tensor_bounds(dist.Uniform(0.0, 1.0).support)
+    (False, True)
+    """
+    return any(isinstance(part, Tensor) for part in _parts(support))
+
+
+def same_support(one: Constraint, other: Constraint) -> bool:
+    """Whether two supports are the same set."""
+    first, second = _parts(one), _parts(other)
+    return len(first) == len(second) and all(map(_same, first, second))
+
+
+def _parts(value: Any) -> list:
+    """Type and bounds of a support, those of the supports that it is made of included."""
+    if isinstance(value, Constraint):
+        return [type(value), *(part for inner in vars(value).values() for part in _parts(inner))]
+    if isinstance(value, list | tuple):
+        return [part for inner in value for part in _parts(inner)]
+    return [value]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
