@@ -98,9 +98,13 @@ def load(path):
 def settings(method: Any) -> str:
     """Return a method's settings as JSON; a method inside it names its class as ``method``.
 
-    >>> from posterior_inpainting.inference import MAP
-    >>> settings(MAP(restarts=2))
-    '{"restarts": 2, "steps": 500, "learning_rate": 0.05}'
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Steps:
+    ...     count: int
+    ...     within: object = None
+    >>> settings(Steps(3, within=Steps(4)))
+    '{"count": 3, "within": {"method": "Steps", "count": 4, "within": null}}'
     """
     values = _fields(method) if is_dataclass(method) else vars(method)
     return json.dumps({name: _readable(value) for name, value in values.items()})

@@ -7,6 +7,7 @@ and the caches that are named below. What shows nothing of itself is refused.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dis
 import functools
 import inspect
@@ -242,13 +243,10 @@ def _attributes(value: Any) -> dict[str, Any]:
     kind = type(value)
     slots: dict[str, Any] = {}
     for base in kind.__mro__:
-        for name in vars(base).get("__slots__", ()) if not _is_string_slot(base) else (base.__slots__,):
-            member = vars(base).get(name)
-            if isinstance(member, types.MemberDescriptorType):
-                try:
+        for name, member in vars(base).items():
+            if _is_own_slot(base, name, member):
+                with contextlib.suppress(AttributeError):  # not set
                     slots[name] = member.__get__(value)
-                except AttributeError:  # not set
-                    continue
     try:
         held = vars(value)
     except TypeError:  # nothing but slots
@@ -256,8 +254,10 @@ def _attributes(value: Any) -> dict[str, Any]:
     return slots | {name: part for name, part in held.items() if not _is_lazy(kind, name)}
 
 
-def _is_string_slot(base: type) -> bool:
-    return isinstance(vars(base).get("__slots__"), str)
+def _is_own_slot(base: type, name: str, member: Any) -> bool:
+    slots = vars(base).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return name in names and isinstance(member, types.MemberDescriptorType)
 
 
 def _is_lazy(kind: type, name: str) -> bool:

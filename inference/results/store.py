@@ -207,7 +207,7 @@ def open_group(path: Path):
         group = zarr.open_group(path, mode="r+")
     except Exception as error:  # zarr raises many kinds for what is not a group
         raise ValueError(f"{path} is not a store ({type(error).__name__})") from None
-    signature = group.attrs.asdict().get("signature")
+    signature: Any = group.attrs.asdict().get("signature")
     if signature is None:
         raise ValueError(f"{path} is not a store of draws; give a folder that does not exist yet")
     found = int(signature.get("format", 1))

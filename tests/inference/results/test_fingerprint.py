@@ -119,6 +119,9 @@ class TestToldApart:
 
     def test_code_and_units(self):
         self.different(*(CodeAndUnits(bayesian_decoder(scale)) for scale in (0.01, 0.5)))
+        # Of the trunk alone, whose layers are in a private list.
+        trunks = (bayesian_decoder(scale, random=lambda path: "trunk" in path) for scale in (0.01, 0.5))
+        self.different(*map(CodeAndUnits, trunks))
 
     def test_buffers(self):
         self.different(*(LatentCode(Buffered(value)) for value in (0.5, 0.6)))
