@@ -13,15 +13,18 @@ from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.tracing import deterministic_sites, trace_of
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.chain_statistics import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.models.shapes import describe
 
-__all__ = ["attributes", "callers_state_kept", "check_run", "executed", "with_efficiency"]
+__all__ = ["attributes", "callers_state_kept", "check_run", "deterministics", "executed", "with_efficiency"]
 
 
 def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
@@ -33,14 +36,32 @@ def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | N
     signature = {
         "method": type(method).__name__,
         **json.loads(convert.settings(method)),
+        "settings": fingerprint(method),  # beside their words, which name a function only by its name
+        "draws_are": method.draws_are,
         "draws": plan.draws,
         "chains": plan.chains,
         "seed": plan.streams.seed,
         "model": fingerprint(problem.model),
         "data": fingerprint([problem.args, problem.kwargs]),
         "torch": torch.__version__,
+        "package": version("posterior-inpainting"),
     }
     return method.run(problem, replace(plan, store=Store(store, signature)))
+
+
+def deterministics(problem: Problem, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values of a model's deterministic sites at draws ``(chain, draw, ...)`` of its latents.
+
+    None of a model of ours, whose completions have a group of their own.
+    """
+    if problem.abilities is problem.model:
+        return {}
+    with torch.no_grad():
+        trace = trace_of(problem.model, *problem.args, **problem.kwargs)
+    if not deterministic_sites(trace):
+        return {}
+    density = Potential(problem)
+    return density.deterministics(density.unconstrain(latents, batch=2))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from posterior_inpainting.inference.execution import (
     attributes,
     callers_state_kept,
     check_run,
+    deterministics,
     executed,
     with_efficiency,
 )
@@ -196,7 +197,7 @@ def sample(
     Returns
     -------
     InferenceData
-        Groups ``posterior`` and ``sample_stats``.
+        Groups ``posterior``, with the model's deterministic sites beside the latents, and ``sample_stats``.
 
     Raises
     ------
@@ -221,7 +222,8 @@ def sample(
     start = time.perf_counter()
     with callers_state_kept():
         drawn = executed(problem, method, plan, store)
-        groups = convert.latent_groups(drawn)
+        derived = deterministics(problem, drawn.latents)
+        groups = convert.latent_groups(replace(drawn, latents=drawn.latents | derived))
     return with_efficiency(groups, attributes(problem, method, drawn, seed, time.perf_counter() - start))
 
 

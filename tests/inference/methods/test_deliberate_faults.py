@@ -183,7 +183,7 @@ def test_a_density_that_is_no_number_anywhere_is_an_error():
         x = pyro.sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         pyro.factor("broken", (x.sum(-1) * torch.nan))
 
-    with pytest.raises(ValueError, match=r"log density is not finite at .* draws of the prior") as caught:
+    with pytest.raises(ValueError, match="log density of chain 0 is not finite at 20 draws") as caught:
         sample(model, ChEES(warmup=20), draws=10, chains=4, progress=False)
     assert "\n" not in str(caught.value)
 

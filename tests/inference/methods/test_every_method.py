@@ -302,6 +302,19 @@ def test_any_pyro_model_or_a_clear_refusal(name):
     assert (idata.posterior["tau"] > 0).all()
 
 
+def test_deterministic_sites_are_in_the_result():
+    """They were dropped."""
+
+    def model(effect):
+        eta = pyro.sample("eta", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        theta = pyro.deterministic("theta", 2 * eta + 1, event_dim=1)
+        pyro.sample("effect", dist.Normal(theta, 1.0).to_event(1), obs=effect)
+
+    for method in (ChEES(warmup=20), NUTS(warmup=20), Variational(guide="normal", steps=20)):
+        idata = sample(model, method, torch.ones(3), draws=12, chains=4, progress=False)
+        np.testing.assert_allclose(idata.posterior["theta"], 2 * idata.posterior["eta"] + 1, rtol=1e-5)
+
+
 def test_many_images_at_once_or_a_clear_refusal(name, models, image):
     method, model = METHODS[name]
     seen = [Observation(image, MASK), Observation(datasets.load("digits")[6], ~MASK)]
