@@ -48,7 +48,8 @@ class Exact(Method):
                 latents, stats = draw_from_guide(problem, plan.draws, plan.chains)
             else:
                 latents = {name: value.unflatten(0, shape) for name, value in kept.items()}
-                stats = {"log_weight": torch.zeros(shape)}
+                like = next(iter(latents.values()))
+                stats = {"log_weight": torch.zeros(shape, device=like.device)}
         attrs: dict[str, Any] = {"gradient_evaluations": 0}
         evidence = None if model.is_pseudo_posterior else model.log_evidence(*problem.args, **problem.kwargs)
         if evidence is not None and math.isfinite(float(evidence)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,10 @@ class PyroProcess(Process):
         if self.iteration <= self.warmup:
             return None
         position = torch.stack([state["position"].detach() for state in self.positions])
-        stats = {name: torch.tensor([row[name] for row in rows]).unsqueeze(0) for name in rows[0]}
+        stats = {
+            name: torch.tensor([row[name] for row in rows], device=position.device).unsqueeze(0)
+            for name in rows[0]
+        }
         return position.unsqueeze(0), stats
 
     def gather(self, rows: list[Row]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -97,8 +101,7 @@ class PyroProcess(Process):
 
     def status(self) -> str:
         """Say the median step size."""
-        sizes = torch.tensor([float(kernel.step_size) for kernel in self.kernels])
-        return f"step={float(sizes.median()):.2g}"
+        return f"step={statistics.median(float(kernel.step_size) for kernel in self.kernels):.2g}"
 
     def _potential_energy(self, state: dict[str, Tensor]) -> Tensor:
         self.density.count(1)

@@ -22,6 +22,8 @@ from posterior_inpainting.models import (
 ROOT = Path(__file__).parents[2]
 #: Folders and files, from the repository's root, whose tensors are made where those are that they meet.
 PLACES = [
+    "inference/density",
+    "inference/methods",
     "models/autoregressive",
     "models/base.py",
     "models/bayesian_completion.py",
