@@ -229,7 +229,7 @@ class Potential(Density):
             with slow_but_right():
                 self._traced.vectorised(zeros if self.groups is not None else zeros[0], None)
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            reason = str(error).strip().splitlines()[0][:120]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             warnings.warn(
                 f"the model cannot be vectorised ({reason}); chains are evaluated one after another",
                 stacklevel=4,

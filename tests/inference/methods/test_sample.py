@@ -1,6 +1,4 @@
-"""`sample` on models that are not images: eight schools, logistic regression, a hierarchical one; and the potential."""
-
-import warnings
+"""`sample` on models that are not images: eight schools, logistic regression and a hierarchical one."""
 
 import numpy as np
 import pyro
@@ -19,8 +17,6 @@ from posterior_inpainting.inference import (
     Variational,
     sample,
 )
-from posterior_inpainting.inference.contract import Problem
-from posterior_inpainting.inference.density.potential import Potential
 
 EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
@@ -133,70 +129,3 @@ def test_same_seed_same_draws():
 def test_keyword_arguments_reach_the_model():
     idata = sample(eight_schools, ChEES(warmup=30), EFFECT, error=ERROR, draws=5, chains=4, progress=False)
     assert idata.posterior["mu"].shape == (4, 5)
-
-
-class TestPotential:
-    def test_agrees_with_pyros_own(self):
-        """Log density and gradient against `initialize_model`, which Pyro's kernels use."""
-        from pyro.infer.mcmc.util import initialize_model
-
-        start, potential_fn, _, _ = initialize_model(eight_schools, (EFFECT, ERROR))
-        ours = Potential(Problem(eight_schools, (EFFECT, ERROR)))
-        position = torch.randn(5, ours.dim)
-        log_prior, log_likelihood, gradient = ours.gradient(position)
-        for i in range(5):
-            pieces = dict(zip(ours.shapes, position[i].split(ours.sizes), strict=True))
-            values = {name: pieces[name].reshape(start[name].shape).requires_grad_() for name in start}
-            theirs = -potential_fn(values)
-            torch.testing.assert_close(log_prior[i] + log_likelihood[i], theirs)
-            slopes = torch.autograd.grad(theirs, list(values.values()))
-            by_name = dict(zip(values, slopes, strict=True))
-            expected = torch.cat([by_name[name].reshape(-1) for name in ours.shapes])
-            torch.testing.assert_close(gradient[i], expected, rtol=1e-4, atol=1e-4)
-
-    def test_prior_and_likelihood_apart(self):
-        potential = Potential(Problem(eight_schools, (EFFECT, ERROR)))
-        position = torch.zeros(1, potential.dim)
-        _, likelihood = potential(position)
-        assert float(likelihood) == pytest.approx(norm.logpdf(EFFECT, 0, ERROR).sum(), rel=1e-5)
-
-    def test_prior_draws_are_the_prior(self):
-        torch.manual_seed(0)
-        drawn = Potential(Problem(eight_schools, (EFFECT, ERROR)))
-        values = drawn.constrain(drawn.draw_prior(4000))
-        assert float(values["mu"].std()) == pytest.approx(5, rel=0.06)
-        assert float(values["tau"].median()) == pytest.approx(5, rel=0.08)
-        correlation = np.corrcoef(values["eta"].T)
-        assert np.abs(correlation - np.eye(8)).max() < 0.08
-
-    def test_what_cannot_be_vectorised_is_looped_over_and_says_so(self):
-        def branching():
-            x = pyro.sample("x", dist.Normal(0.0, 1.0))
-            scale = 1.0 if x > 0 else 2.0
-            pyro.sample("y", dist.Normal(x, scale), obs=torch.tensor(0.5))
-
-        with pytest.warns(
-            UserWarning, match="cannot be vectorised .*; chains are evaluated one after another"
-        ):
-            potential = Potential(Problem(branching))
-        assert potential.route == "loop"
-        _, likelihood = potential(torch.tensor([[1.0], [-1.0]]))
-        assert likelihood.numpy() == pytest.approx(norm.logpdf(0.5, [1, -1], [1, 2]), rel=1e-5)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            idata = sample(branching, ChEES(warmup=20), draws=10, chains=4, progress=False)
-        assert idata.attrs["potential"] == "loop"
-
-    def test_discrete_latents_are_refused(self):
-        def discrete():
-            pyro.sample("k", dist.Bernoulli(0.5))
-
-        with pytest.raises(ValueError, match="site 'k' is discrete"):
-            sample(discrete, ChEES(), progress=False)
-
-    def test_nothing_latent_is_refused(self):
-        def observed():
-            pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
-
-        with pytest.raises(ValueError, match="no latent site"):
-            sample(observed, ChEES(), progress=False)
