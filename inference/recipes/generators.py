@@ -20,6 +20,7 @@ from posterior_inpainting.inference.evaluation.quality_of_samples import (
     frechet_distance,
 )
 from posterior_inpainting.inference.recipes.model_card import figures_table, machine, settings_table
+from posterior_inpainting.inference.training.adversarial_losses import LOSSES
 from posterior_inpainting.inference.training.noise_of_projections import FittedNoise, fit_noise, project
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
@@ -86,12 +87,10 @@ class GeneratorRecipe:
             generator,
             discriminator,
             playing,
-            loss=self.loss,
+            loss=LOSSES[self.loss](penalty=self.penalty, penalty_every=self.penalty_every),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            penalty=self.penalty,
-            penalty_every=self.penalty_every,
             averaging=self.averaging,
             seed=self.seed,
             progress=progress,

@@ -11,7 +11,6 @@ of its M-th part; :math:`\pi_i = 2^{M-i} / (2^M - 1)` lets the prior speak first
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from pyro import poutine

@@ -1,4 +1,4 @@
-"""What `train` may ask of a loss: its value for a minibatch, and how minibatches share what all images have in common."""
+"""What `train` may ask of a loss: its value for a minibatch, and how minibatches share what is of all images."""
 
 from __future__ import annotations
 

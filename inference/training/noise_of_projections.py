@@ -13,7 +13,7 @@ directions of the residual as it has numbers, so that sigma is too small by abou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from posterior_inpainting.inference.methods.optimum import climb
 from posterior_inpainting.models import LatentCode
 from posterior_inpainting.models.shapes import Code, Image, check_image, describe
 
-__all__ = ["FittedNoise", "fit_noise", "project"]
+__all__ = ["FittedNoise", "Projection", "fit_noise", "project"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,42 @@ class FittedNoise:
     codes: Code
 
 
+@dataclass(frozen=True)
+class Projection:
+    """How codes of images are searched for; ``project(..., steps=100)`` is short for ``search=Projection(steps=100)``.
+
+    Parameters
+    ----------
+    restarts
+        Draws of the prior to start from, the same for every image; the best end wins, image by image.
+    steps, learning_rate
+        As for ``MAP``.
+    seed
+        Seed of the restarts.
+
+    Raises
+    ------
+    ValueError
+        For a number out of range.
+    """
+
+    restarts: int = 4
+    steps: int = 300
+    learning_rate: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self):
+        if min(self.restarts, self.steps) < 1:
+            raise ValueError(f"restarts={self.restarts}, steps={self.steps}; expected at least 1 of each")
+
+
 def project(
     generator: Any,
     images: Image,
     *,
-    restarts: int = 4,
-    steps: int = 300,
-    learning_rate: float = 0.05,
     start: Code | None = None,
-    seed: int = 0,
+    search: Projection = Projection(),
+    **settings: Any,
 ) -> Code:
     """Return the most probable code of each whole image under the generator's present noise: ``(n, latent)``.
 
@@ -66,32 +93,29 @@ def project(
         As for ``LatentCode``.
     images
         ``(n, channel, row, column)``.
-    restarts
-        Draws of the prior to start from, the same for every image; the best end wins, image by image.
-    steps, learning_rate
-        As for ``MAP``.
     start
-        One code an image to start from instead, ``(n, latent)``.
-    seed
-        Seed of the restarts.
+        One code an image to start from, ``(n, latent)``, instead of draws of the prior.
+    search, settings
+        A ``Projection``, and fields of it to change: ``restarts``, ``steps``, ``learning_rate``, ``seed``.
 
     >>> from posterior_inpainting.models import datasets, pretrained
     >>> codes = project(pretrained.load("digits-vae-2d"), datasets.load("digits")[:3], steps=20)
     >>> tuple(codes.shape)
     (3, 2)
     """
+    search = replace(search, **settings)
     potential = Potential(Problem(LatentCode(generator), (images,)), groups=len(images))
     if start is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            position = potential.draw_prior(restarts).repeat(len(images), 1, 1)
+            torch.manual_seed(search.seed)
+            position = potential.draw_prior(search.restarts).repeat(len(images), 1, 1)
     else:
         position = start.unsqueeze(1)
-    position = climb(potential, position, steps, learning_rate)
+    position = climb(potential, position, search.steps, search.learning_rate)
     with torch.no_grad():
         log_prior, log_likelihood = potential(position)
     best = (log_prior + log_likelihood).argmax(1)
-    return position[torch.arange(len(images)), best].detach()
+    return position[torch.arange(len(images), device=best.device), best].detach()
 
 
 def fit_noise(
@@ -101,10 +125,9 @@ def fit_noise(
     per_pixel: bool = True,
     floor: float = 0.03,
     rounds: int = 4,
-    restarts: int = 4,
-    steps: int = 300,
-    seed: int = 0,
     progress: bool = True,
+    search: Projection = Projection(),
+    **settings: Any,
 ) -> FittedNoise:
     """Fit the pixel noise of a generator to the residuals of held-out images, and set it.
 
@@ -119,19 +142,17 @@ def fit_noise(
     floor
         Smallest value: a pixel that is black in all these images need not be so in the next.
     rounds
-        Projections; the first begins at ``restarts`` draws of the prior, the others where the last one ended.
-    restarts, steps, seed
-        As for :func:`project`.
+        Projections; the first begins at draws of the prior, the others where the last one ended.
     progress
         Whether to show a progress bar.
+    search, settings
+        As for :func:`project`.
 
     Raises
     ------
     ValueError
         If the images do not fit, or a number is out of range.
 
-    Examples
-    --------
     >>> from posterior_inpainting.models import datasets
     >>> from posterior_inpainting.models.networks.generator import Generator
     >>> generator = Generator(2, (1, 8, 8), (16,))
@@ -139,18 +160,12 @@ def fit_noise(
     >>> bool((generator.pixel_scale == fitted.scale).all()), bool(fitted.scale.min() >= 0.03)
     (True, True)
     """
-    check_image(images, generator.image_shape)
-    if images.dim() != 4 or len(images) < 2:
-        raise ValueError(f"images is {describe(images)}; expected at least 2 as (n, channel, row, column)")
-    if floor <= 0 or min(rounds, restarts, steps) < 1:
-        raise ValueError(
-            f"floor={floor}, rounds={rounds}, restarts={restarts}, steps={steps}; expected a positive floor and "
-            "at least 1 of the others"
-        )
+    search = replace(search, **settings)
+    _check(generator, images, floor, rounds)
     codes: Tensor | None = None
     error = []
     for _ in tqdm(range(rounds), desc="fitting noise", disable=not progress, unit="round"):
-        codes = project(generator, images, restarts=restarts, steps=steps, start=codes, seed=seed)
+        codes = project(generator, images, start=codes, search=search)
         with torch.no_grad():
             squares = (images - generator(codes)).square()
         error.append(float(squares.mean().sqrt()))
@@ -158,3 +173,11 @@ def fit_noise(
         generator.set_noise(scale.sqrt().clamp(min=floor))
     assert codes is not None
     return FittedNoise(generator.pixel_scale.clone(), error, codes)
+
+
+def _check(generator: Any, images: Image, floor: float, rounds: int) -> None:
+    check_image(images, generator.image_shape)
+    if images.dim() != 4 or len(images) < 2:
+        raise ValueError(f"images is {describe(images)}; expected at least 2 as (n, channel, row, column)")
+    if floor <= 0 or rounds < 1:
+        raise ValueError(f"floor={floor}, rounds={rounds}; expected a positive floor and at least 1 round")

@@ -1,6 +1,6 @@
 r"""Latents that all images share count in a minibatch with its share, so that they count once an epoch.
 
-With a latent w of all images and a code :math:`z_i` of each, the negative ELBO of minibatches :math:`B_1, \dots, B_M` is
+With a latent w of all images and a code :math:`z_i` of each, the negative ELBO of minibatches :math:`B_m` is
 
 .. math:: \sum_m \Big( \pi_m \log\frac{q(w)}{p(w)} + \sum_{i \in B_m} \log\frac{q(z_i)}{p(z_i)\, p(x_i \mid z_i, w)}
           \Big), \qquad \sum_m \pi_m = 1

@@ -67,7 +67,7 @@ def train(
     Raises
     ------
     ValueError
-        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss stops being finite.
+        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss is not finite.
 
     Examples
     --------
