@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode
 from posterior_inpainting.models.shapes import Code, Image, check_image, describe
 
@@ -106,8 +107,7 @@ def project(
     search = replace(search, **settings)
     potential = Potential(Problem(LatentCode(generator), (images,)), groups=len(images))
     if start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(search.seed)
+        with Streams(search.seed).seeded("starts"):
             position = potential.draw_prior(search.restarts).repeat(len(images), 1, 1)
     else:
         position = start.unsqueeze(1)

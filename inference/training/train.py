@@ -17,6 +17,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.examples import Examples
 from posterior_inpainting.inference.training.loss import Loss, as_loss
 from posterior_inpainting.inference.training.schedule import Schedule
@@ -116,11 +117,10 @@ def _descend(objective: _Objective, parameters: list[Tensor], schedule: Schedule
     bar = tqdm(total=steps, desc="training", disable=not schedule.progress, unit="step")
     with (
         bar,
-        torch.random.fork_rng(devices=[]),
+        Streams(schedule.seed).seeded("training"),
         pyro.get_param_store().scope(),  # the parameters live in the modules, not in Pyro's store
         pyro.validation_enabled(False),
     ):
-        torch.manual_seed(schedule.seed)
         for _ in range(schedule.epochs):
             total = 0.0
             batches = torch.randperm(len(data), device=data.device).split(schedule.batch_size)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.adversarial_losses import LOSSES, AdversarialLoss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models.shapes import Image, check_image, describe
@@ -137,8 +138,7 @@ class _Game:
         """Play all epochs, and leave the generator with its average."""
         start, record, schedule = time.perf_counter(), AdversarialTraining(), self.schedule
         bar = tqdm(total=self.steps, desc="adversarial training", disable=not schedule.progress, unit="step")
-        with bar, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(schedule.seed)
+        with bar, Streams(schedule.seed).seeded("training"):
             for _ in range(schedule.epochs):
                 judged, painted = [], []
                 for batch in torch.randperm(len(images), device=images.device).split(schedule.batch_size):
