@@ -22,6 +22,7 @@ from posterior_inpainting.inference.recipes.model_card import figures_table, lis
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
 from posterior_inpainting.inference.training.adversarial_losses import LOSSES
 from posterior_inpainting.inference.training.noise_of_projections import FittedNoise, fit_noise, project
+from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.inference.training.train_gan import GAN_SCHEDULE, AdversarialTraining, train_gan
 from posterior_inpainting.models import LatentCode, datasets, observations, pretrained
@@ -96,8 +97,8 @@ class GeneratorRecipe(DatasetRecipe):
         completion = LatentCode(generator, encoder=encoder)
         count = 10_000 if len(playing) > 10_000 else 2_000
         masks = observations.random_masks(shape, count, self.streams.number("masks"))
-        options = {"epochs": self.encoder_epochs, "seed": self.seed, "progress": progress}
-        train(completion, completion.guide, playing, masks=masks, **options)
+        encoding = Schedule(epochs=self.encoder_epochs, seed=self.seed, progress=progress)
+        train(completion, completion.guide, playing, masks=masks, schedule=encoding)
         parts = {"decoder": generator, "discriminator": discriminator, "encoder": encoder}
         return FittedGenerator(parts, training, noise)
 

@@ -213,6 +213,7 @@ GEOLOGY_RECIPES: dict[str, GeologyRecipe] = {"channels-generator": GeologyRecipe
 
 
 def _figures(images: Image) -> str:
+    """Say how much of images is channel, and how much neither rock."""
     share = (images > 0.5).float().mean((1, 2, 3))
     between = ((images > 0.35) & (images < 0.65)).float().mean()
     figures = (share.mean(), share.std(), images.std(0).mean(), between)

@@ -107,7 +107,7 @@ class TwoPathRecipe(PluralisticRecipe):
     batch_size: int = 32
     judges_learning_rate: float = 5e-4
 
-    def fit(self, images: Image, progress: bool) -> PluralisticTwoPath:
+    def fit(self, images: Image, progress: bool = True) -> PluralisticTwoPath:
         """Train by the recipe, and measure the noise around the reconstructive path."""
         images = images[: self.images]
         shape = _shape(images)
@@ -171,7 +171,7 @@ class ConditionalRecipe(PluralisticRecipe):
     floor: float = 0.05
     epochs: int = 12
 
-    def fit(self, images: Image, progress: bool) -> PluralisticConditional:
+    def fit(self, images: Image, progress: bool = True) -> PluralisticConditional:
         """Train by the recipe."""
         shape = _shape(images)
         twice: Any = (2 * shape[0], *shape[1:])
@@ -232,7 +232,7 @@ class JointRecipe(PluralisticRecipe):
     epochs: int = 10
     encoder_epochs: int = 6
 
-    def fit(self, images: Image, progress: bool) -> PluralisticJoint:
+    def fit(self, images: Image, progress: bool = True) -> PluralisticJoint:
         """Train by the recipe."""
         shape = _shape(images)
         with self.streams.seeded("networks"):

@@ -77,7 +77,8 @@ class RandomWeightRecipe(DatasetRecipe):
         return Description(
             about=(
                 f"{self.about}; the weights are random, with a mean-field\n"
-                "Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, standard deviations in 8 bits."
+                "Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, "
+                "standard deviations in 8 bits."
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
             measured_on="the first 1000 test images",
@@ -108,7 +109,7 @@ class DecoderRecipe(RandomWeightRecipe):
     epochs: int = 14
     encoder_epochs: int = 4
 
-    def fit(self, images: Image, progress: bool) -> BayesianDecoder:
+    def fit(self, images: Image, progress: bool = True) -> BayesianDecoder:
         """Train by the recipe."""
         start: Any = pretrained.load(self.start)
         model = BayesianDecoder(
@@ -158,7 +159,7 @@ class CompletionRecipe(RandomWeightRecipe):
     floor: float = 0.05
     epochs: int = 16
 
-    def fit(self, images: Image, progress: bool) -> BayesianCompletion:
+    def fit(self, images: Image, progress: bool = True) -> BayesianCompletion:
         """Train by the recipe."""
         shape: Any = tuple(images.shape[1:])
         with self.streams.seeded("networks"):

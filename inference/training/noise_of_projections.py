@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Problem
@@ -137,16 +136,12 @@ def fit_noise(
         A ``Generator``; its noise is set round by round, its weights are frozen and stay as they are.
     images
         Held-out images ``(n, channel, row, column)``, two at least and some hundreds for one noise a pixel.
-    per_pixel
-        One value for each pixel; otherwise one for all.
-    floor
-        Smallest value: a pixel that is black in all these images need not be so in the next.
+    per_pixel, floor
+        Whether each pixel has a value of its own; the smallest: what is black here need not be so elsewhere.
     rounds
         Projections; the first begins at draws of the prior, the others where the last one ended.
-    progress
-        Whether to show a progress bar.
-    search, settings
-        As for :func:`project`.
+    progress, search, settings
+        Whether to show a progress bar; as for :func:`project`.
 
     Raises
     ------
@@ -160,10 +155,9 @@ def fit_noise(
     >>> bool((generator.pixel_scale == fitted.scale).all()), bool(fitted.scale.min() >= 0.03)
     (True, True)
     """
-    search = replace(search, **settings)
     _check(generator, images, floor, rounds)
-    codes: Tensor | None = None
-    error = []
+    search = replace(search, **settings)
+    codes, error = None, []
     for _ in tqdm(range(rounds), desc="fitting noise", disable=not progress, unit="round"):
         codes = project(generator, images, start=codes, search=search)
         with torch.no_grad():

@@ -73,12 +73,9 @@ def train_gan(
     Parameters
     ----------
     generator
-        From codes ``(n, latent)``, drawn from a standard normal, to images ``(n, channel, row, column)``;
-        with ``latent`` and ``image_shape``.
-    discriminator
-        From images to values ``(n,)``, with ``output``: ``"logit"`` for R1, ``"critic"`` for WGAN-GP.
-    images
-        ``(n, channel, row, column)`` in [0, 1].
+        From standard normal codes ``(n, latent)`` to images, with ``latent`` and ``image_shape``.
+    discriminator, images
+        From images ``(n, channel, row, column)`` in [0, 1] to values ``(n,)``; its ``output`` is the loss's.
     loss
         ``"r1"``, ``"wgan-gp"``, or one with settings of its own: ``R1(penalty=5.0)``, ``WassersteinGP(...)``.
     averaging
@@ -106,13 +103,8 @@ def train_gan(
     if not 0 <= averaging < 1:
         raise ValueError(f"averaging={averaging}; expected a number in [0, 1)")
     _check_networks(generator, discriminator, images, rule)
-    count = len(schedule.sizes(len(images)))
-    if schedule.epochs * count < rule.critic_steps:
-        raise ValueError(
-            f"{schedule.epochs} epochs of {count} steps are fewer than the critic_steps={rule.critic_steps} that come "
-            "before one of the generator; train longer"
-        )
-    return _Game(generator, discriminator, rule, averaging, schedule, schedule.epochs * count).play(images)
+    steps = _steps(schedule, rule, len(images))
+    return _Game(generator, discriminator, rule, averaging, schedule, steps).play(images)
 
 
 class _Game:
@@ -203,6 +195,17 @@ class _Player:
             parameter.grad = slope
         self.optimiser.step()
         self.cosine.step()
+
+
+def _steps(schedule: Schedule, rule: AdversarialLoss, images: int) -> int:
+    """Return the number of the discriminator's steps."""
+    count = len(schedule.sizes(images))
+    if schedule.epochs * count < rule.critic_steps:
+        raise ValueError(
+            f"{schedule.epochs} epochs of {count} steps are fewer than the critic_steps={rule.critic_steps} that come "
+            "before one of the generator; train longer"
+        )
+    return schedule.epochs * count
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -117,11 +117,11 @@ def test_divergence_is_named(digits):
 
 
 def test_recipe_end_to_end(tmp_path, monkeypatch):
-    """A short recipe writes what a prior consists of, and what it writes loads and completes."""
+    """A short recipe writes what a bundled set consists of, and what it writes loads and completes."""
     from dataclasses import replace
 
-    short = replace(recipes.variational_autoencoders.RECIPES["digits-vae-2d"], epochs=2, encoder_epochs=2)
-    monkeypatch.setitem(recipes.variational_autoencoders.RECIPES, "digits-vae-2d", short)
+    short = replace(recipes.RECIPES["digits-vae-2d"], epochs=2, encoder_epochs=2)
+    monkeypatch.setitem(recipes.RECIPES, "digits-vae-2d", short)
     text = recipes.train_bundled("digits-vae-2d", tmp_path, progress=False)
     assert (tmp_path / "digits-vae-2d.md").read_text() == text
     assert "| epochs | 2 |" in text
@@ -130,5 +130,5 @@ def test_recipe_end_to_end(tmp_path, monkeypatch):
 
 
 def test_unknown_recipe(tmp_path):
-    with pytest.raises(ValueError, match="unknown prior 'x'; there are recipes for"):
+    with pytest.raises(ValueError, match="unknown bundled set 'x'; there are recipes for"):
         recipes.train_bundled("x", tmp_path)
