@@ -74,8 +74,8 @@ def test_fitted_guide_is_the_posterior(images):
     mean, sd = posterior(images)
     assert abs(posterior(images, times=10)[0] - mean) > 2 * sd
     model = SharedMean()
-    settings = {"batch_size": 4, "learning_rate": 0.02, "progress": False}
-    train(model, model.guide, images, epochs=300, loss=TraceMeanField_ELBO(num_particles=4), **settings)
+    settings = {"batch_size": 4, "learning_rate": 0.03, "progress": False}
+    train(model, model.guide, images, epochs=120, loss=TraceMeanField_ELBO(num_particles=4), **settings)
     # What is left is the noise of the last steps, whose size falls to 0: a fraction of a standard deviation.
     assert abs(float(model.loc.detach()) - mean) < 0.1 * sd
     assert float(model.scale.detach()) == pytest.approx(sd, rel=0.05)
