@@ -14,6 +14,7 @@ import torch
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.tracing import batched_trace, log_prob_by_draw
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -58,8 +59,7 @@ def bounds(
     True
     """
     problem = Problem(model, (images, mask), guide=model.guide)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.no_grad(), Streams(seed).seeded("importance samples"):
         weights = []
         for start in range(0, samples, 25):
             count = min(25, samples - start)

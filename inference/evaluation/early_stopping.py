@@ -38,13 +38,8 @@ def early_stopping(idata, truth: Image) -> pd.DataFrame:
         Indexed by gradient steps (of an optimiser) or draws (of a chain). ``hidden`` and ``seen`` are of the
         single completion there; ``hidden, mean so far`` of the mean of all draws up to there, for Markov draws.
 
-    Raises
-    ------
-    ValueError
-        If the truth does not have the image's shape, or nothing is hidden.
+    Raises ValueError if the truth does not have the image's shape, or nothing is hidden.
 
-    Examples
-    --------
     >>> import torch
     >>> from posterior_inpainting.inference import MAP, infer
     >>> from posterior_inpainting.models import DeepImagePrior, Observation, observations
@@ -64,18 +59,19 @@ def early_stopping(idata, truth: Image) -> pd.DataFrame:
         raise ValueError("nothing is hidden, so that there is nothing to score")
     target = truth.cpu().numpy()
     completion = np.clip(group(idata, "posterior")["completion"].to_numpy(), 0, 1)
-    markov = idata.attrs["draws_are"] == "markov"
-    stats = group(idata, "sample_stats")
-    step = stats["step"].to_numpy()[0] if "step" in stats else np.arange(1, completion.shape[1] + 1)
     columns = {
         name: _curve(completion, target, pixels)
         for name, pixels in (("hidden", ~mask), ("seen", mask))
         if pixels.any()
     }
-    if markov:
-        count = np.arange(1, completion.shape[1] + 1).reshape(1, -1, 1, 1, 1)
-        columns["hidden, mean so far"] = _curve(completion.cumsum(1) / count, target, ~mask)
-    return pd.DataFrame(columns, index=pd.Index(step, name="draw" if markov else "step"))
+    draws = np.arange(1, completion.shape[1] + 1)
+    if idata.attrs["draws_are"] == "markov":
+        mean = completion.cumsum(1) / draws.reshape(1, -1, 1, 1, 1)
+        columns["hidden, mean so far"] = _curve(mean, target, ~mask)
+        return pd.DataFrame(columns, index=pd.Index(draws, name="draw"))
+    stats = group(idata, "sample_stats")
+    step = stats["step"].to_numpy()[0] if "step" in stats else draws
+    return pd.DataFrame(columns, index=pd.Index(step, name="step"))
 
 
 def _curve(completion: np.ndarray, target: np.ndarray, pixels: np.ndarray) -> np.ndarray:

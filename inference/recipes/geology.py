@@ -1,4 +1,4 @@
-"""Recipe of the bundled generator of meandering channels: simulated, trained, measured and described in one command.
+"""Recipe of the bundled generator of meandering channels, which is trained on simulated images.
 
 The images are a function of a seed, so there is nothing to download. The generator is the decoder of a variational
 autoencoder: its pixel scale sigma(z) is learnt with it, and is what lets an interval for a hidden pixel cover. Its
@@ -7,18 +7,18 @@ prior is fitted to the codes afterwards.
 
 from __future__ import annotations
 
-import time
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from posterior_inpainting.inference.evaluation.bounds import bounds
-from posterior_inpainting.inference.recipes.model_card import machine, settings_table
+from posterior_inpainting.inference.recipes.model_card import figures_table, listed, table
+from posterior_inpainting.inference.recipes.recipe import Data, Description, Recipe, Written
 from posterior_inpainting.inference.training.train import train
-from posterior_inpainting.models import LatentCode, VariationalAutoencoder, pretrained
+from posterior_inpainting.models import LatentCode, VariationalAutoencoder
 from posterior_inpainting.models.geology.meandering_channels import MeanderingChannels
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.networks import MultilayerDecoder
@@ -26,13 +26,18 @@ from posterior_inpainting.models.networks.code_mixture import CodeMixture
 from posterior_inpainting.models.networks.convolutional_encoder import ConvolutionalEncoder
 from posterior_inpainting.models.shapes import Image, ImageShape
 
-__all__ = ["GEOLOGY_RECIPES", "GeologyRecipe", "train_geology"]
-
-HELD_OUT_SEED = 500_000
+__all__ = ["GEOLOGY_RECIPES", "GeologyRecipe"]
 
 
-@dataclass(frozen=True)
-class GeologyRecipe:
+class FittedChannels(NamedTuple):
+    """Decoder and encoder, and the law of their codes."""
+
+    vae: VariationalAutoencoder
+    prior: CodeMixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeologyRecipe(Recipe):
     """Everything that determines the generator of channels.
 
     Parameters
@@ -48,9 +53,9 @@ class GeologyRecipe:
         Of the ``ConvolutionalEncoder``, which is not kept.
     components, codes
         Gaussians of the prior over z, and the images whose codes they are fitted to, each with one mirror image.
-    epochs, batch_size, learning_rate, seed
-        As for ``train``.
     """
+
+    leave_out: ClassVar[tuple[str, ...]] = ("simulator",)
 
     simulator: MeanderingChannels = MeanderingChannels()  # noqa: RUF009 - frozen
     images: int = 40_000
@@ -64,30 +69,28 @@ class GeologyRecipe:
     components: int = 64
     codes: int = 20_000
     epochs: int = 6
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    seed: int = 0
 
-    def fit(self, images: Image, progress: bool = True) -> VariationalAutoencoder:
-        """Train decoder and encoder by the recipe."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+    def data(self, root: str | Path | None = None) -> Data:
+        """Simulate the images; no folder is read."""
+        seeds = (self.streams.number(name) for name in ("images", "held-out images"))
+        return Data(
+            *(
+                self.simulator.simulate(n, self.shape, s)
+                for n, s in zip((self.images, 1000), seeds, strict=True)
+            )
+        )
+
+    def fit(self, images: Image, progress: bool = True) -> FittedChannels:
+        """Train decoder and encoder on the images and their mirror images, then fit the law of the codes."""
+        with self.streams.seeded("networks"):
             decoder = MultilayerDecoder(self.latent, self.shape, self.widths, self.scale_rank, self.floor)
             encoder = ConvolutionalEncoder(
                 self.latent, self.shape, self.encoder_channels, self.encoder_widths
             )
             vae = VariationalAutoencoder(decoder, encoder)
-        train(
-            vae,
-            vae.guide,
-            images,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            progress=progress,
-        )
-        return vae
+        mirrored = torch.cat([images, images.flip(-1), images.flip(-2), images.flip(-1, -2)])
+        train(vae, vae.guide, mirrored, schedule=self.schedule(progress))
+        return FittedChannels(vae, self.fit_prior(encoder, images))
 
     def fit_prior(self, encoder: Any, images: Image) -> CodeMixture:
         """Fit a mixture of Gaussians to draws of q(z | x) of images, by expectation maximisation."""
@@ -99,9 +102,13 @@ class GeologyRecipe:
         with torch.no_grad():
             pairs = [encoder(batch, everything) for batch in both.split(500)]
         loc, scale = (torch.cat(part) for part in zip(*pairs, strict=True))
-        noise = torch.randn(loc.shape, generator=torch.Generator().manual_seed(self.seed))
+        noise = torch.randn(loc.shape, generator=self.streams.generator("codes"))
         fitted = GaussianMixture(
-            self.components, reg_covar=1e-3, max_iter=30, init_params="kmeans", random_state=self.seed
+            self.components,
+            reg_covar=1e-3,
+            max_iter=30,
+            init_params="kmeans",
+            random_state=self.streams.number("mixture") % 2**32,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it could climb further
@@ -113,122 +120,100 @@ class GeologyRecipe:
             torch.linalg.cholesky(0.5 * (covariances + covariances.mT)),
         )
 
+    def parts(self, fitted: FittedChannels) -> dict[str, Any]:
+        """Return decoder and law of the codes; the encoder is not kept."""
+        return {"decoder": fitted.vae.decoder, "prior": fitted.prior}
 
-GEOLOGY_RECIPES: dict[str, GeologyRecipe] = {"channels-generator": GeologyRecipe()}
-
-
-def train_geology(name: str, out: str | Path, root: str | Path | None = None, progress: bool = True) -> str:
-    """Simulate images, train the generator on them, write weights, digests and card, and return the card.
-
-    Parameters
-    ----------
-    name
-        A key of ``GEOLOGY_RECIPES``.
-    out
-        Folder for ``NAME.decoder.safetensors``, ``NAME.prior.safetensors``, ``NAME.md`` and ``SHA256SUMS``.
-    root
-        Not read: there is no data set.
-    progress
-        Whether to show a progress bar.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    """
-    if name not in GEOLOGY_RECIPES:
-        raise ValueError(f"unknown prior {name!r}; there are recipes for {', '.join(GEOLOGY_RECIPES)}")
-    recipe = GEOLOGY_RECIPES[name]
-    start = time.perf_counter()
-    images = recipe.simulator.simulate(recipe.images, recipe.shape, recipe.seed)
-    vae = recipe.fit(torch.cat([images, images.flip(-1), images.flip(-2), images.flip(-1, -2)]), progress)
-    prior = recipe.fit_prior(vae.encoder, images)
-    minutes = (time.perf_counter() - start) / 60
-    out = Path(out)
-    pretrained.save_parts(out, f"{name}.", {"decoder": vae.decoder, "prior": prior})
-    text = _card(name, recipe, vae, prior, minutes)
-    (out / f"{name}.md").write_text(text)
-    return text
-
-
-def _card(
-    name: str, recipe: GeologyRecipe, vae: VariationalAutoencoder, prior: CodeMixture, minutes: float
-) -> str:
-    """Measure the weights as they are saved, in half precision, and say so."""
-    decoder: Any = vae.decoder.half().float()
-    law_of_codes = MixturePrior(prior.half().float())
-    held_out = recipe.simulator.simulate(1000, recipe.shape, HELD_OUT_SEED)
-    found, plain = (
-        bounds(LatentCode(decoder, prior=p, encoder=vae.encoder), held_out[:200], samples=100)
-        for p in (law_of_codes, None)
-    )
-    with torch.no_grad():
-        everything = torch.ones_like(held_out, dtype=torch.bool)
-        mean, scale = decoder.mean_and_scale(vae.encoder(held_out, everything)[0])
-        torch.manual_seed(recipe.seed)
-        drawn, drawn_scale = decoder.mean_and_scale(law_of_codes.sample((1000,)))
-        naive = decoder(torch.randn(1000, decoder.latent))
-    low, middle, high = scale.flatten()[::7].quantile(torch.tensor([0.05, 0.5, 0.95]))
-    law = "\n".join(f"| {f.name} | {getattr(recipe.simulator, f.name)} |" for f in fields(recipe.simulator))
-    shares = "\n".join(
-        f"| {said} | {_figures(part)} |"
-        for said, part in (
-            ("simulated", held_out),
-            ("generated, with noise", drawn + drawn_scale * torch.randn_like(drawn)),
-            ("generated, without noise", drawn),
-            ("generated from standard normal codes, without noise", naive),
+    def measure(self, fitted: FittedChannels, data: Data, written: Written) -> str:
+        """Measure the weights as they are saved, in half precision."""
+        law_of_codes = MixturePrior(fitted.prior.half().float())
+        fitted.vae.decoder.half().float()
+        return (
+            f"{self._bounds(fitted.vae, law_of_codes, data.held_out)}\n\n"
+            f"The nugget of the simulator, {self.simulator.nugget:g}, is the least that either error can be. "
+            f"Of 1000 images each:\n\n{self._rocks(fitted.vae.decoder, law_of_codes, data.held_out)}\n\n"
+            "A pixel is channel above 0.5, and between the rocks from 0.35 to 0.65."
         )
-    )
-    return f"""# {name}
 
-A decoder f(z) with pixel scale sigma(z) of meandering river channels, for images of shape
-{recipe.shape} in [0, 1], and a prior over z: a mixture of {recipe.components} Gaussians, fitted to the codes of
-{2 * recipe.codes} images after training (Ghosh et al. 2020), because as a whole they are not standard normal.
+    def _bounds(self, vae: VariationalAutoencoder, law_of_codes: MixturePrior, images: Image) -> str:
+        decoder: Any = vae.decoder
+        found, plain = (
+            bounds(LatentCode(decoder, prior=p, encoder=vae.encoder), images[:200], samples=100)
+            for p in (law_of_codes, None)
+        )
+        with torch.no_grad():
+            everything = torch.ones_like(images, dtype=torch.bool)
+            mean, scale = decoder.mean_and_scale(vae.encoder(images, everything)[0])
+        levels = scale.flatten()[::7].quantile(scale.new_tensor([0.05, 0.5, 0.95]))
+        return figures_table(
+            {
+                "ELBO, nats an image": f"{found.elbo:.1f}",
+                "the same under a standard normal prior": f"{plain.elbo:.1f}",
+                f"importance-weighted bound, {found.samples} samples, nats an image": (
+                    f"{found.importance_weighted:.1f}"
+                ),
+                "root mean square reconstruction error": f"{float((mean - images).square().mean().sqrt()):.4f}",
+                "pixel scale sigma(z), 5 / 50 / 95 %": listed(levels, 3, " / "),
+            }
+        )
+
+    def _rocks(self, decoder: Any, law_of_codes: MixturePrior, images: Image) -> str:
+        with torch.no_grad(), self.streams.seeded("figures"):
+            drawn, scale = decoder.mean_and_scale(law_of_codes.sample((1000,)))
+            naive = decoder(torch.randn(1000, decoder.latent))
+            rows = {
+                "simulated": images,
+                "generated, with noise": drawn + scale * torch.randn_like(drawn),
+                "generated, without noise": drawn,
+                "generated from standard normal codes, without noise": naive,
+            }
+        columns = "share of channel, mean | its sd over images | sd of a pixel over images | pixels between the rocks"
+        return "\n".join(
+            [
+                f"| images | {columns} |",
+                "|---" * 5 + "|",
+                *(f"| {k} | {_figures(v)} |" for k, v in rows.items()),
+            ]
+        )
+
+    def describe(self, name: str, fitted: FittedChannels, data: Data) -> Description:
+        """Return the card's words."""
+        law = table(
+            "of the simulator", {f.name: getattr(self.simulator, f.name) for f in fields(self.simulator)}
+        )
+        return Description(
+            about=_ABOUT.format(
+                name=name, shape=self.shape, components=self.components, codes=2 * self.codes
+            ),
+            trained_on=(
+                f"{self.images} images of `MeanderingChannels` (nothing is downloaded) and their mirror images"
+            ),
+            measured_on=f"{len(data.held_out)} images simulated anew",
+            limits=_LIMITS,
+            remark=f"The time includes the simulation.\n\n{law}",
+        )
+
+
+_ABOUT = """A decoder f(z) with pixel scale sigma(z) of meandering river channels, for images of shape
+{shape} in [0, 1], and a prior over z: a mixture of {components} Gaussians, fitted to the codes of
+{codes} images after training (Ghosh et al. 2020), because as a whole they are not standard normal.
 
     parts = pretrained.load_parts("{name}")
     model = LatentCode(parts["decoder"], prior=MixturePrior(parts["prior"]))
 
-Weights are stored in half precision; the encoder it was trained with is not kept.
+Weights are stored in half precision; the encoder it was trained with is not kept."""
 
-Trained on {recipe.images} images of `MeanderingChannels` (nothing is downloaded) and their mirror images with
-
-    posterior-inpainting train {name} --out DIR
-
-in {minutes:.1f} minutes, simulation included, on {machine()}.
-
-{settings_table(recipe, ("simulator",))}
-
-| of the simulator | value |
-|---|---|
-{law}
-
-## Measured on {len(held_out)} images simulated anew
-
-| figure | value |
-|---|---|
-| ELBO, nats an image | {found.elbo:.1f} |
-| the same under a standard normal prior | {plain.elbo:.1f} |
-| importance-weighted bound, {found.samples} samples, nats an image | {found.importance_weighted:.1f} |
-| root mean square reconstruction error | {float((mean - held_out).square().mean().sqrt()):.4f} |
-| pixel scale sigma(z), 5 / 50 / 95 % | {float(low):.3f} / {float(middle):.3f} / {float(high):.3f} |
-
-The nugget of the simulator, {recipe.simulator.nugget:g}, is the least that either error can be. Of 1000 images each:
-
-| images | share of channel, mean | its sd over images | sd of a pixel over images | pixels between the rocks |
-|---|---|---|---|---|
-{shares}
-
-A pixel is channel above 0.5, and between the rocks from 0.35 to 0.65.
-
-## Limits
-
+_LIMITS = """\
 A fully connected decoder of this size draws blurred channels where it is unsure, and some that break off. Its noise
 says how unsure: a hidden pixel is one of two rocks, which a Gaussian law around f(z) describes only roughly.
-`tests/benchmarks/geology.md` says what that does to coverage.
-"""
+`tests/benchmarks/geology.md` says what that does to coverage."""
+
+
+GEOLOGY_RECIPES: dict[str, GeologyRecipe] = {"channels-generator": GeologyRecipe()}
 
 
 def _figures(images: Image) -> str:
+    """Say how much of images is channel, and how much neither rock."""
     share = (images > 0.5).float().mean((1, 2, 3))
     between = ((images > 0.35) & (images < 0.65)).float().mean()
     figures = (share.mean(), share.std(), images.std(0).mean(), between)

@@ -1,26 +1,75 @@
-"""What every card says in the same words: settings, figures, and the machine that trained."""
+"""The one writer of cards: training command, time, settings, figures and limits, in the same words for all."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
-__all__ = ["figures_table", "machine", "settings_table"]
+from posterior_inpainting.inference.recipes.recipe import Description, Recipe
+
+__all__ = ["Minutes", "card", "figures_table", "listed", "machine", "settings_table", "table"]
 
 
-def settings_table(recipe: Any, leave_out: tuple[str, ...] = ()) -> str:
-    """Return the table of a recipe's fields.
+@dataclass(frozen=True)
+class Minutes:
+    """How long a training took, by the wall clock and of the processor."""
 
-    >>> from posterior_inpainting.inference.recipes.variational_autoencoders import RECIPES
-    >>> settings_table(RECIPES["digits-vae-2d"]).splitlines()[3]
-    '| latent | 2 |'
+    wall: float
+    processor: float
+
+
+def card(name: str, recipe: Recipe, said: Description, minutes: Minutes, measured: str) -> str:
+    """Return the card of a bundled set.
+
+    Parameters
+    ----------
+    name, recipe
+        The set, and what determines it.
+    said
+        The recipe's own words.
+    minutes
+        Time of the training.
+    measured
+        Tables of figures.
     """
-    shown = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in leave_out}
-    return _table("setting", shown)
+    return f"""# {name}
+
+{said.about}
+
+Trained on {said.trained_on} with
+
+    posterior-inpainting train {name} --out DIR
+
+in {minutes.wall:.1f} minutes ({minutes.processor:.1f} of processor time) on {machine()}.
+{said.remark and said.remark + chr(10)}
+{settings_table(recipe)}
+
+## Measured on {said.measured_on}
+
+{measured}
+
+## Limits
+
+{said.limits}
+"""
+
+
+def settings_table(recipe: Recipe) -> str:
+    """Return the table of a recipe's fields, those that all recipes have being the last.
+
+    >>> from posterior_inpainting.inference.recipes.variational_autoencoders import AUTOENCODER_RECIPES
+    >>> settings_table(AUTOENCODER_RECIPES["digits-vae-2d"]).splitlines()[2:4]
+    ['| dataset | digits |', '| latent | 2 |']
+    """
+    common = [f.name for f in fields(Recipe)]
+    own = [f.name for f in fields(recipe) if f.name not in common]
+    return table(
+        "setting", {name: getattr(recipe, name) for name in own + common if name not in recipe.leave_out}
+    )
 
 
 def figures_table(figures: Mapping[str, str]) -> str:
@@ -31,15 +80,31 @@ def figures_table(figures: Mapping[str, str]) -> str:
     |---|---|
     | error | 0.1 |
     """
-    return _table("figure", figures)
+    return table("figure", figures)
+
+
+def table(heading: str, rows: Mapping[str, Any]) -> str:
+    """Return a table of two columns, the second being values.
+
+    >>> print(table("fruit", {"apples": 3}))
+    | fruit | value |
+    |---|---|
+    | apples | 3 |
+    """
+    return "\n".join([f"| {heading} | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
+
+
+def listed(values: Iterable[Any], digits: int = 2, separator: str = " ") -> str:
+    """Return numbers in a row.
+
+    >>> listed([0.5, 1], separator=" / ")
+    '0.50 / 1.00'
+    """
+    return separator.join(f"{float(value):.{digits}f}" for value in values)
 
 
 def machine() -> str:
-    """Say on how many threads of what processor this runs, and with which torch."""
+    """Return on how many threads of what processor this runs, and with which torch."""
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     return f"{threads} thread{plural} of {platform.machine()}\nwith torch {torch.__version__}, no GPU"
-
-
-def _table(heading: str, rows: Mapping[str, Any]) -> str:
-    return "\n".join([f"| {heading} | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])

@@ -1,4 +1,4 @@
-"""Recipes of the bundled networks with random weights: how each was trained, measured and described.
+"""Recipes of the bundled networks with random weights.
 
 Each begins with a fit of numbers and goes on with Bayes by Backprop from there: a mean that starts at a good
 network needs a tenth of the passes, and the standard deviations have the rest of the time to find their size.
@@ -6,20 +6,19 @@ network needs a tenth of the passes, and the standard deviations have the rest o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.distributions import kl_divergence
 
 from posterior_inpainting.inference.evaluation.bounds import bounds
-from posterior_inpainting.inference.recipes.model_card import figures_table, machine, settings_table
+from posterior_inpainting.inference.recipes.model_card import figures_table
+from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.train import train
-from posterior_inpainting.models import LatentCode, datasets, observations, pretrained
+from posterior_inpainting.models import LatentCode, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork
 from posterior_inpainting.models.bayesian_decoder import (
     BayesianDecoder,
@@ -30,42 +29,87 @@ from posterior_inpainting.models.bayesian_decoder import (
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.random_weights.layers import BayesianModule
 from posterior_inpainting.models.random_weights.weight_priors import FanIn
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["WEIGHT_RECIPES", "CompletionRecipe", "DecoderRecipe", "train_weights"]
+__all__ = ["RANDOM_WEIGHT_RECIPES", "CompletionRecipe", "DecoderRecipe"]
 
 
-@dataclass(frozen=True)
-class DecoderRecipe:
-    """A decoder with random weights, from a bundled prior on.
+@dataclass(frozen=True, kw_only=True)
+class RandomWeightRecipe(DatasetRecipe):
+    """Abstract recipe of networks with random weights.
 
     Parameters
     ----------
-    dataset
-        A name that ``datasets.load`` knows.
-    start
-        The bundled prior whose decoder and encoder it starts from.
     gain
         Of the weights' prior ``FanIn(gain)``.
     posterior_scale
         Standard deviation of q(theta) to start from.
-    epochs, encoder_epochs
-        Passes over whole images, then, for the encoder alone and under the mean weights, over masked ones.
-    batch_size, learning_rate, seed
-        As for ``train``.
     """
 
-    dataset: str
-    start: str
+    #: What the networks are.
+    about: ClassVar[str]
+
     gain: float = 3.0
     posterior_scale: float = 0.01
+    batch_size: int = 256
+
+    def bank(self, images: Image) -> Mask:
+        """Return the masks to train with."""
+        count = 20_000 if len(images) > 10_000 else 4_000
+        shape: Any = tuple(images.shape[1:])
+        return observations.random_masks(shape, count, self.streams.number("masks"))
+
+    @abstractmethod
+    def network(self, fitted: Any) -> BayesianModule:
+        """Return the part with random weights."""
+
+    @abstractmethod
+    def figures(self, fitted: Any, images: Image) -> dict[str, str]:
+        """Measure on held-out images."""
+
+    def measure(self, fitted: Any, data: Data, written: Written) -> str:
+        """Measure the weights, then what they do on held-out images."""
+        weights = _weight_figures(self.network(fitted), len(data.images))
+        return figures_table(weights | self.figures(fitted, data.held_out[:1000]))
+
+    def describe(self, name: str, fitted: Any, data: Data) -> Description:
+        """Return the card's words."""
+        return Description(
+            about=(
+                f"{self.about}; the weights are random, with a mean-field\n"
+                "Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, "
+                "standard deviations in 8 bits."
+            ),
+            trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
+            measured_on="the first 1000 test images",
+            limits=_LIMITS,
+        )
+
+
+_LIMITS = """\
+A mean-field Gaussian knows nothing of how weights vary together, and that many images leave the weights little
+room: see `tests/benchmarks/code_and_weights.md` for what random weights add to the posterior of a completion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe(RandomWeightRecipe):
+    """A decoder with random weights, from a bundled decoder on.
+
+    Parameters
+    ----------
+    start
+        The bundled set whose decoder and encoder it starts from.
+    encoder_epochs
+        Passes over masked images, of the encoder alone and under the mean weights.
+    """
+
+    about: ClassVar[str] = "A decoder f(z) with pixel scale sigma(z) and a masked-input encoder q(z | x~)"
+
+    start: str
     epochs: int = 14
     encoder_epochs: int = 4
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    seed: int = 0
 
-    def fit(self, images: Image, progress: bool) -> BayesianDecoder:
+    def fit(self, images: Image, progress: bool = True) -> BayesianDecoder:
         """Train by the recipe."""
         start: Any = pretrained.load(self.start)
         model = BayesianDecoder(
@@ -75,43 +119,50 @@ class DecoderRecipe:
             posterior_scale=self.posterior_scale,
             local_reparametrisation=True,
         )
-        _train(self, model, model.guide, images, self.epochs, BayesByBackprop(), progress)
+        train(model, model.guide, images, loss=BayesByBackprop(), schedule=self.schedule(progress))
         model.eval()
         completion = LatentCode(model.decoder.mean, encoder=model.encoder)
-        _train(self, completion, completion.guide, images, self.encoder_epochs, None, progress, masked=True)
+        schedule = self.schedule(progress, self.encoder_epochs)
+        train(completion, completion.guide, images, masks=self.bank(images), schedule=schedule)
         return model
 
+    def network(self, fitted: BayesianDecoder) -> BayesianModule:
+        """Return the decoder."""
+        return fitted.decoder
 
-@dataclass(frozen=True)
-class CompletionRecipe:
+    def parts(self, fitted: BayesianDecoder) -> dict[str, Any]:
+        """Return the means of decoder and encoder, and the decoder's standard deviations."""
+        scales = posterior_scales_of(fitted.decoder)
+        return {"decoder": fitted.decoder.mean, "encoder": fitted.encoder, "posterior_scales": scales}
+
+    def figures(self, fitted: BayesianDecoder, images: Image) -> dict[str, str]:
+        """Measure bounds, reconstruction error, and the spread between draws of the weights."""
+        return _decoder_figures(fitted, images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRecipe(RandomWeightRecipe):
     """A completion network with random weights, from nothing.
 
     Parameters
     ----------
-    dataset, gain, posterior_scale, batch_size, learning_rate, seed
-        As for :class:`DecoderRecipe`.
     latent, widths, encoder_widths, scale_rank, floor
         Of the two halves: width of the bottleneck, hidden layers, and as for ``MultilayerDecoder``.
     """
 
-    dataset: str
+    about: ClassVar[str] = "A network from seen pixels and mask to mean and scale of every pixel"
+
     latent: int = 64
     widths: tuple[int, ...] = (256, 256)
     encoder_widths: tuple[int, ...] = (256, 256)
     scale_rank: int | None = 96
     floor: float = 0.05
-    gain: float = 3.0
-    posterior_scale: float = 0.01
     epochs: int = 16
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    seed: int = 0
 
-    def fit(self, images: Image, progress: bool) -> BayesianCompletion:
+    def fit(self, images: Image, progress: bool = True) -> BayesianCompletion:
         """Train by the recipe."""
         shape: Any = tuple(images.shape[1:])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with self.streams.seeded("networks"):
             network = CompletionNetwork(
                 MaskedEncoder(self.latent, shape, self.encoder_widths),
                 MultilayerDecoder(self.latent, shape, self.widths, self.scale_rank, self.floor),
@@ -122,61 +173,45 @@ class CompletionRecipe:
             posterior_scale=self.posterior_scale,
             local_reparametrisation=True,
         )
-        loss = BayesByBackprop()
-        _train(self, model.training_model, model.guide, images, self.epochs, loss, progress, masked=True)
+        masks, schedule = self.bank(images), self.schedule(progress)
+        train(
+            model.training_model, model.guide, images, masks=masks, loss=BayesByBackprop(), schedule=schedule
+        )
         return model.eval()
 
+    def network(self, fitted: BayesianCompletion) -> BayesianModule:
+        """Return the whole network."""
+        return fitted.network
 
-WEIGHT_RECIPES: dict[str, DecoderRecipe | CompletionRecipe] = {
-    "fashion-mnist-bayesian-decoder": DecoderRecipe("fashion-mnist", start="fashion-mnist-vae"),
-    "fashion-mnist-bayesian-completion": CompletionRecipe("fashion-mnist"),
+    def parts(self, fitted: BayesianCompletion) -> dict[str, Any]:
+        """Return the means of both halves, and the standard deviations of all weights."""
+        mean, scales = fitted.network.mean, posterior_scales_of(fitted.network)
+        return {"decoder": mean.decoder, "encoder": mean.encoder, "posterior_scales": scales}
+
+    def figures(self, fitted: BayesianCompletion, images: Image) -> dict[str, str]:
+        """Measure the density of hidden pixels, the error of the mean, and the spread between networks."""
+        return _completion_figures(fitted, images)
+
+
+RANDOM_WEIGHT_RECIPES: dict[str, RandomWeightRecipe] = {
+    "fashion-mnist-bayesian-decoder": DecoderRecipe(dataset="fashion-mnist", start="fashion-mnist-vae"),
+    "fashion-mnist-bayesian-completion": CompletionRecipe(dataset="fashion-mnist"),
 }
 
 
-def train_weights(name: str, out: str | Path, root: str | Path | None = None, progress: bool = True) -> str:
-    """Train a bundled network with random weights, write its files and card, and return the card.
-
-    Parameters
-    ----------
-    name, out, root, progress
-        As for ``recipes.train_bundled``.
-    """
-    recipe = WEIGHT_RECIPES[name]
-    images, held_out = (datasets.load(recipe.dataset, split, root) for split in ("train", "test"))
-    start = time.perf_counter()
-    model = recipe.fit(images, progress)
-    minutes = (time.perf_counter() - start) / 60
-    out = Path(out)
-    describe: Callable[..., dict[str, str]]
-    decoder: Any
-    encoder: Any
-    if isinstance(model, BayesianDecoder):
-        network, decoder, encoder = model.decoder, model.decoder.mean, model.encoder
-        describe = _decoder_figures
-    else:
-        network, describe = model.network, _completion_figures
-        decoder, encoder = network.mean.decoder, network.mean.encoder
-    pretrained.save(out, decoder, encoder, f"{name}.", posterior_scales_of(network))
-    text = _card(name, recipe, len(images), minutes, network, describe(model, held_out[:1000]))
-    (out / f"{name}.md").write_text(text)
-    return text
-
-
-def _train(recipe, model, guide, images, epochs, loss, progress, masked=False) -> None:
-    shape = tuple(images.shape[1:])
-    masks = observations.random_masks(shape, 20_000 if len(images) > 10_000 else 4_000, recipe.seed)
-    train(
-        model,
-        guide,
-        images,
-        masks=masks if masked else None,
-        epochs=epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        loss=loss,
-        seed=recipe.seed,
-        progress=progress,
-    )
+def _weight_figures(network: BayesianModule, count: int) -> dict[str, str]:
+    """Say how many weights there are, and how much was learnt of them from ``count`` images."""
+    with torch.no_grad():
+        divergence = sum(
+            kl_divergence(q, network._prior(path, network.mean)).sum()
+            for path, q in network.posterior().items()
+        )
+    ratio = torch.cat([value.flatten() for value in network.signal_to_noise().values()])
+    return {
+        "random weights": f"{len(ratio):,}",
+        "divergence of q(theta) from p(theta), nats a training image": f"{float(divergence) / count:.1f}",
+        "weights of a signal-to-noise ratio above 1": f"{float((ratio > 1).float().mean()):.0%}",
+    }
 
 
 def _decoder_figures(model: BayesianDecoder, images: Image) -> dict[str, str]:
@@ -230,45 +265,3 @@ def _completion_figures(model: BayesianCompletion, images: Image) -> dict[str, s
 
 def _rms(values: torch.Tensor) -> float:
     return float(values.square().mean().sqrt())
-
-
-def _card(name, recipe, count: int, minutes: float, network: BayesianModule, figures: dict[str, str]) -> str:
-    with torch.no_grad():
-        divergence = sum(
-            kl_divergence(q, network._prior(path, network.mean)).sum()
-            for path, q in network.posterior().items()
-        )
-    ratio = torch.cat([value.flatten() for value in network.signal_to_noise().values()])
-    figures = {
-        "random weights": f"{len(ratio):,}",
-        "divergence of q(theta) from p(theta), nats a training image": f"{float(divergence) / count:.1f}",
-        "weights of a signal-to-noise ratio above 1": f"{float((ratio > 1).float().mean()):.0%}",
-        **figures,
-    }
-    what = (
-        "A decoder f(z) with pixel scale sigma(z) and a masked-input encoder q(z | x~)"
-        if isinstance(recipe, DecoderRecipe)
-        else "A network from seen pixels and mask to mean and scale of every pixel"
-    )
-    return f"""# {name}
-
-{what}; the weights are random, with a mean-field
-Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, standard deviations in 8 bits.
-
-Trained on the {count} training images of `{recipe.dataset}` with
-
-    posterior-inpainting train {name} --out DIR
-
-in {minutes:.1f} minutes on {machine()}.
-
-{settings_table(recipe)}
-
-## Measured on the first 1000 test images
-
-{figures_table(figures)}
-
-## Limits
-
-A mean-field Gaussian knows nothing of how weights vary together, and that many images leave the weights little
-room: see `tests/benchmarks/code_and_weights.md` for what random weights add to the posterior of a completion.
-"""

@@ -11,29 +11,20 @@ of its M-th part; :math:`\pi_i = 2^{M-i} / (2^M - 1)` lets the prior speak first
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.util import torch_item
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from posterior_inpainting.inference.training.loss import Loss, uniform_weights
+from posterior_inpainting.inference.training.shared_latents import DivergenceWeight
+
 __all__ = ["BayesByBackprop", "DivergenceWeight", "geometric_weights", "uniform_weights"]
-
-
-def uniform_weights(sizes: Sequence[int]) -> Tensor:
-    """Return each minibatch's share of the data: 1/M where all have the same size.
-
-    >>> uniform_weights([100, 100, 50])
-    tensor([0.4000, 0.4000, 0.2000])
-    """
-    counts = torch.tensor(list(sizes), dtype=torch.get_default_dtype())
-    return counts / counts.sum()
 
 
 def geometric_weights(sizes: Sequence[int]) -> Tensor:
@@ -55,27 +46,7 @@ _WEIGHTS: dict[str, Callable[[Sequence[int]], Tensor]] = {
 }
 
 
-class DivergenceWeight(Messenger):
-    """Context in which the sites that all data share (random weights) count with a weight, in model and guide.
-
-    >>> import pyro, torch
-    >>> from posterior_inpainting.models.random_weights.layers import BayesianLinear
-    >>> with DivergenceWeight(0.1):
-    ...     trace = poutine.trace(BayesianLinear(3, 2)).get_trace(torch.zeros(5, 3))
-    >>> trace.nodes["weight"]["scale"]
-    0.1
-    """
-
-    def __init__(self, weight: float | Tensor):
-        super().__init__()
-        self.weight = weight
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["infer"].get("is_global"):
-            msg["scale"] = msg["scale"] * self.weight
-
-
-class BayesByBackprop(TraceMeanField_ELBO):
+class BayesByBackprop(TraceMeanField_ELBO, Loss):
     r"""The loss of models with random weights, for ``train(..., loss=BayesByBackprop())`` and Pyro's ``SVI``.
 
     The divergence is in closed form where there is one. Elsewhere, as for the scale mixture, the prior is scored
@@ -113,6 +84,8 @@ class BayesByBackprop(TraceMeanField_ELBO):
     >>> 1.8 < network.mean.weight.item() < 2.2
     True
     """
+
+    scores_sites = True
 
     def __init__(self, weights: str = "uniform", particles: int = 1):
         if weights not in _WEIGHTS:

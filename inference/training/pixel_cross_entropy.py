@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posterior_inpainting.inference.training.loss import Loss
+
 __all__ = ["PixelCrossEntropy"]
 
 
-class PixelCrossEntropy:
+class PixelCrossEntropy(Loss):
     """Loss for ``train(model, model.guide, images, masks=masks, loss=PixelCrossEntropy())``, in nats a batch.
 
     Parameters

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from types import MethodType
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.density.tracing import is_bookkeeping
-from posterior_inpainting.inference.training.bayes_by_backprop import DivergenceWeight, uniform_weights
+from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.training.examples import Examples
+from posterior_inpainting.inference.training.loss import Loss, as_loss
+from posterior_inpainting.inference.training.schedule import Schedule
+from posterior_inpainting.inference.training.shared_latents import DivergenceWeight, is_latent, shared_latents
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.shapes import Image, Mask, check_image
+from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Training", "train"]
 
@@ -37,153 +43,128 @@ def train(
     *,
     targets: Tensor | None = None,
     masks: Mask | None = None,
-    epochs: int = 20,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
-    loss: ELBO | None = None,
-    seed: int = 0,
-    progress: bool = True,
+    loss: Loss | ELBO | None = None,
+    schedule: Schedule = Schedule(),  # noqa: B008 - frozen
+    **settings: Any,
 ) -> Training:
-    """Fit every trainable parameter of ``model`` and ``guide`` by maximising the ELBO.
+    """Fit every trainable parameter of ``model`` and ``guide`` by maximising the ELBO, and return the losses.
 
-    The learning rate falls to 0 along half a cosine (Loshchilov & Hutter 2017). The parameters are
-    changed in place; what is frozen (``requires_grad_(False)``) stays. Random weights, which all data share,
-    count in a minibatch with its share of their divergence, so that an epoch's losses add up to minus the ELBO.
+    The parameters are changed in place; what is frozen (``requires_grad_(False)``) stays. Latents that all images
+    share, such as random weights, count in a minibatch with its share, so that an epoch's losses add up to minus the
+    ELBO.
 
     Parameters
     ----------
     model, guide
         A model of this collection and its guide, called with ``(images, masks)``.
-    data
-        Images ``(n, channel, row, column)`` in [0, 1]; with targets, any inputs ``(n, ...)``.
-    targets
-        ``(n, ...)``, one for each input: the model and the guide are then called with ``(inputs, targets)``.
-    masks
-        A bank ``(m, channel, row, column)`` of masks, ``True`` = seen, of which every image gets a
-        random one at every step; ``None`` shows every pixel.
-    epochs, batch_size, learning_rate
-        Passes over the data, images a step, first step size.
-    optimiser
-        Any ``torch.optim`` class.
+    data, targets, masks
+        As for ``Examples``: images in [0, 1], or inputs of targets; without masks every pixel is seen.
     loss
-        The ELBO; by default with the divergence in closed form where there is one. ``BayesByBackprop(...)``
-        says how the minibatches share the divergence of random weights; by default, each by its size.
-    seed
-        Seed of order, masks and draws: the same seed gives the same parameters on the same machine.
-    progress
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    Training
-        The loss of every epoch.
+        An ELBO of Pyro's, the mean-field one by default, or a ``Loss``.
+    schedule, settings
+        A ``Schedule``, and fields of it to change: ``epochs=20``, ``batch_size``, ``learning_rate``, ``seed``,
+        ``progress``, ``optimiser``.
 
     Raises
     ------
     ValueError
-        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss stops
-        being finite.
+        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss is not finite.
 
     Examples
     --------
     >>> from posterior_inpainting.models import VariationalAutoencoder, datasets
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
     >>> digits = datasets.load("digits", split="train")
-    >>> _ = torch.manual_seed(0)
     >>> vae = VariationalAutoencoder(MultilayerDecoder(2, (1, 8, 8)), MaskedEncoder(2, (1, 8, 8)))
     >>> training = train(vae, vae.guide, digits, epochs=3, progress=False)
     >>> training.losses[-1] < training.losses[0]
     True
     """
-    _check_data(model, data, targets, masks)
-    if not data.isfinite().all():
-        raise ValueError(f"data has {int((~data.isfinite()).sum())} values that are NaN or infinite")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs={epochs}, batch_size={batch_size}; expected at least 1 of each")
-    parameters = _trainable(model, guide, data[:1], None if targets is None else targets[:1])
-    start = time.perf_counter()
-    sizes = [min(batch_size, len(data) - first) for first in range(0, len(data), batch_size)]
-    steps = epochs * len(sizes)
-    stepper = optimiser(parameters, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, steps)
+    schedule, examples = replace(schedule, **settings), Examples(data, targets, masks)
+    examples.check(model)
+    parameters = _trainable(model, guide, examples)
     if loss is None:
-        _check_reparametrised(guide, data[:1], None if targets is None else targets[:1])
-        loss = TraceMeanField_ELBO()
-    shares = getattr(loss, "minibatch_weights", uniform_weights)(sizes).tolist()
+        _check_reparametrised(guide, examples)
+    return _descend(_Objective(model, guide, as_loss(loss), examples), parameters, schedule)
+
+
+class _Objective:
+    """The loss of a minibatch in an epoch, latents that all images share being counted with its share."""
+
+    def __init__(self, model: Callable, guide: Callable, loss: Loss, examples: Examples):
+        self.model, self.guide, self.loss, self.examples = model, guide, loss, examples
+        self.shared = shared_latents(model, guide, examples) if loss.scores_sites else frozenset()
+
+    def shares(self, sizes: Sequence[int]) -> list[float]:
+        return self.loss.minibatch_weights(sizes).tolist()
+
+    def __call__(self, which: Tensor, share: float) -> Tensor:
+        arguments = self.examples.minibatch(which)
+        with warnings.catch_warnings(), DivergenceWeight(share, self.shared):
+            warnings.filterwarnings("ignore", "Encountered NaN")  # an error of `_descend`, not a warning
+            return self.loss.differentiable_loss(self.model, self.guide, *arguments)
+
+
+def _descend(objective: _Objective, parameters: list[Tensor], schedule: Schedule) -> Training:
+    """Go through the images epoch by epoch, a step a minibatch."""
+    start = time.perf_counter()
+    data = objective.examples.data
+    sizes = schedule.sizes(len(data))
+    shares = objective.shares(sizes)
+    steps = schedule.epochs * len(sizes)
+    optimiser, cosine = schedule.stepper(parameters, steps)
     losses: list[float] = []
-    bar = tqdm(total=steps, desc="training", disable=not progress, unit="step")
+    bar = tqdm(total=steps, desc="training", disable=not schedule.progress, unit="step")
     with (
         bar,
-        torch.random.fork_rng(devices=[]),
+        Streams(schedule.seed).seeded("training"),
         pyro.get_param_store().scope(),  # the parameters live in the modules, not in Pyro's store
         pyro.validation_enabled(False),
     ):
-        torch.manual_seed(seed)
-        for _ in range(epochs):
-            total = torch.zeros((), dtype=torch.float64)
-            batches = torch.randperm(len(data), device=data.device).split(batch_size)
-            for batch, share in zip(batches, shares, strict=True):
-                images = data[batch]
-                beside = None if targets is None else targets[batch]
-                if masks is not None:
-                    beside = masks[torch.randint(len(masks), (len(batch),))]
-                stepper.zero_grad(set_to_none=True)
-                with warnings.catch_warnings(), DivergenceWeight(share):
-                    # A loss that is NaN is an error below, not a warning.
-                    warnings.filterwarnings("ignore", "Encountered NaN")
-                    value = loss.differentiable_loss(model, guide, images, beside)
-                (value / len(batch)).backward()
-                stepper.step()
-                schedule.step()
-                total += value.detach().cpu()
+        for _ in range(schedule.epochs):
+            total = 0.0
+            batches = torch.randperm(len(data), device=data.device).split(schedule.batch_size)
+            for which, share in zip(batches, shares, strict=True):
+                optimiser.zero_grad(set_to_none=True)
+                value = objective(which, share)
+                (value / len(which)).backward()
+                optimiser.step()
+                cosine.step()
+                total += float(value.detach())
                 bar.update()
-            losses.append(float(total) / len(data))
+            losses.append(total / len(data))
             bar.set_postfix(loss=f"{losses[-1]:.1f}")
-            if not torch.isfinite(total):
+            if not math.isfinite(total):
                 raise ValueError(
-                    f"the loss is {float(total)} in epoch {len(losses)}; try a learning rate below {learning_rate}"
+                    f"the loss is {total} in epoch {len(losses)}; try a learning rate below {schedule.learning_rate}"
                 )
     return Training(losses, time.perf_counter() - start)
 
 
-def _check_data(model: Callable, data: Tensor, targets: Tensor | None, masks: Mask | None) -> None:
-    """Raise where images do not fit the model, or targets the inputs."""
-    if targets is None:
-        check_image(data, model.image_shape)  # type: ignore[attr-defined]
-        if data.dim() != 4 or len(data) == 0:
-            raise ValueError(
-                f"data has shape {tuple(data.shape)}; expected (n, channel, row, column) with n > 0"
-            )
-    elif masks is not None:
-        raise ValueError("both targets and masks are given; a model takes one or the other beside its data")
-    elif len(data) == 0 or len(targets) != len(data):
-        raise ValueError(
-            f"there are {len(data)} inputs and {len(targets)} targets; expected as many, above 0"
-        )
-
-
-def _check_reparametrised(guide: Callable, images: Tensor, targets: Tensor | None) -> None:
+def _check_reparametrised(guide: Callable, examples: Examples) -> None:
     """Refuse a discrete site: the gradient of the ELBO goes through the draws of the guide."""
-    arguments = (images,) if targets is None else (images, targets)
     with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        sites = poutine.trace(guide).get_trace(*arguments).nodes.items()
+        sites = poutine.trace(guide).get_trace(*_unmasked(examples)).nodes.items()
     for name, site in sites:
-        latent = site["type"] == "sample" and not site["is_observed"] and not is_bookkeeping(site)
-        if latent and not site["fn"].has_rsample:
+        if is_latent(site) and not site["fn"].has_rsample:
             raise ValueError(
                 f"the guide's site {name!r} has no reparametrised draws, which the ELBO needs; give the loss that its "
                 "model is trained by, such as loss=PixelCrossEntropy()"
             )
 
 
-def _trainable(model: Callable, guide: Callable, images: Tensor, targets: Tensor | None) -> list[Tensor]:
+def _trainable(model: Callable, guide: Callable, examples: Examples) -> list[Tensor]:
     """Collect the trainable parameters of both, once each, after one call that makes lazy ones."""
     with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        guide(images) if targets is None else guide(images, targets)
-    owners = [model, getattr(guide, "__self__", guide)]
+        guide(*_unmasked(examples))
+    owners = [program.__self__ if isinstance(program, MethodType) else program for program in (model, guide)]
     unique = {id(p): p for owner in owners if isinstance(owner, torch.nn.Module) for p in owner.parameters()}
     parameters: list[Tensor] = [p for p in unique.values() if p.requires_grad]
     if not parameters:
         raise ValueError("neither the model nor the guide has a trainable parameter; is the decoder frozen?")
     return parameters
+
+
+def _unmasked(examples: Examples) -> tuple[Tensor, ...]:
+    """Return what the guide is called with for one image, wholly seen: with hidden pixels some guides are slow."""
+    return tuple(a for a in Examples(examples.data, examples.targets).first(1) if a is not None)

@@ -7,17 +7,20 @@ which holds the discriminator's steepness down: without that the game need not s
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.training.adversarial_losses import LOSSES
+from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.training.adversarial_losses import LOSSES, AdversarialLoss
+from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models.shapes import Image, check_image, describe
 
 __all__ = ["AdversarialTraining", "train_gan"]
@@ -46,171 +49,178 @@ class AdversarialTraining:
     seconds: float = 0.0
 
 
+#: Adam without momentum.
+GAN_SCHEDULE = Schedule(
+    batch_size=128, learning_rate=5e-4, optimiser=partial(torch.optim.Adam, betas=(0.0, 0.99))
+)
+
+
 def train_gan(
     generator: Any,
     discriminator: Any,
     images: Image,
     *,
-    loss: str = "r1",
-    epochs: int = 20,
-    batch_size: int = 128,
-    learning_rate: float = 5e-4,
-    penalty: float | None = None,
-    penalty_every: int = 1,
-    critic_steps: int | None = None,
+    loss: str | AdversarialLoss = "r1",
     averaging: float = 0.999,
-    seed: int = 0,
-    progress: bool = True,
+    schedule: Schedule = GAN_SCHEDULE,
+    **settings: Any,
 ) -> AdversarialTraining:
-    """Train generator and discriminator against each other; both are changed in place.
+    """Train generator and discriminator against each other, both in place, and return losses and distances.
 
     The generator ends with the exponential moving average of its weights (Karras et al. 2018), because those of
-    the last step go round in circles. Adam without momentum; the learning rate falls to 0 along half a cosine.
+    the last step go round in circles.
 
     Parameters
     ----------
     generator
-        From codes ``(n, latent)``, drawn from a standard normal, to images ``(n, channel, row, column)``;
-        with ``latent`` and ``image_shape``.
-    discriminator
-        From images to values ``(n,)``, with ``output``: ``"logit"`` for R1, ``"critic"`` for WGAN-GP.
-    images
-        ``(n, channel, row, column)`` in [0, 1].
+        From standard normal codes ``(n, latent)`` to images, with ``latent`` and ``image_shape``.
+    discriminator, images
+        From images ``(n, channel, row, column)`` in [0, 1] to values ``(n,)``; its ``output`` is the loss's.
     loss
-        ``"r1"`` or ``"wgan-gp"``.
-    epochs, batch_size, learning_rate
-        Passes of the discriminator over the images, images a step, first step size of both networks.
-    penalty
-        gamma or lambda of the gradient penalty; 1 for R1, 10 for WGAN-GP by default.
-    penalty_every
-        Penalise every so many steps, that many times as hard (Karras et al. 2020): cheaper, nearly as good.
-    critic_steps
-        Steps of the discriminator for one of the generator; 1 for R1, 5 for WGAN-GP by default.
+        ``"r1"``, ``"wgan-gp"``, or one with settings of its own: ``R1(penalty=5.0)``, ``WassersteinGP(...)``.
     averaging
         Weight of the past in the moving average, per step of the generator; 0 for none.
-    seed
-        Seed of order, codes and mixtures: the same seed gives the same weights on the same machine.
-    progress
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    AdversarialTraining
-        Losses and estimated distances of every epoch.
+    schedule, settings
+        A ``Schedule`` of both networks, in epochs of the discriminator, and fields of it to change: ``epochs=20``.
 
     Raises
     ------
     ValueError
-        If the data or the networks do not fit each other, a network is frozen or mixes the images of a batch
-        by batch normalisation, a number is out of range, or the losses stop being finite.
+        If data and networks do not fit each other, a network is frozen or mixes the images of a batch by batch
+        normalisation, a number is out of range, or the losses stop being finite.
 
     Examples
     --------
     >>> from posterior_inpainting.models import datasets
     >>> from posterior_inpainting.models.networks.discriminator import Discriminator
     >>> from posterior_inpainting.models.networks.generator import Generator
-    >>> digits = datasets.load("digits", split="train")
-    >>> generator, discriminator = Generator(2, (1, 8, 8), (16,)), Discriminator((1, 8, 8), widths=(16,))
-    >>> training = train_gan(generator, discriminator, digits, epochs=2, progress=False)
+    >>> players = Generator(2, (1, 8, 8), (16,)), Discriminator((1, 8, 8), widths=(16,))
+    >>> training = train_gan(*players, datasets.load("digits")[:100], epochs=2, progress=False)
     >>> len(training.distances)
     2
     """
+    schedule, rule = replace(schedule, **settings), _rule(loss)
+    if not 0 <= averaging < 1:
+        raise ValueError(f"averaging={averaging}; expected a number in [0, 1)")
+    _check_networks(generator, discriminator, images, rule)
+    steps = _steps(schedule, rule, len(images))
+    return _Game(generator, discriminator, rule, averaging, schedule, steps).play(images)
+
+
+class _Game:
+    """Two players in training, and the average of one of them."""
+
+    def __init__(
+        self,
+        generator: Any,
+        discriminator: Any,
+        rule: AdversarialLoss,
+        averaging: float,
+        schedule: Schedule,
+        steps: int,
+    ):
+        self.rule, self.averaging, self.schedule, self.steps = rule, averaging, schedule, steps
+        self.judge = _Player(discriminator, *schedule.stepper(discriminator.parameters(), steps))
+        turns = max(1, steps // rule.critic_steps)
+        self.painter = _Player(generator, *schedule.stepper(generator.parameters(), turns))
+        self.average = copy.deepcopy(generator).requires_grad_(False)
+        self.step = self.moves = 0
+
+    def play(self, images: Image) -> AdversarialTraining:
+        """Play all epochs, and leave the generator with its average."""
+        start, record, schedule = time.perf_counter(), AdversarialTraining(), self.schedule
+        bar = tqdm(total=self.steps, desc="adversarial training", disable=not schedule.progress, unit="step")
+        with bar, Streams(schedule.seed).seeded("training"):
+            for _ in range(schedule.epochs):
+                judged, painted = [], []
+                for batch in torch.randperm(len(images), device=images.device).split(schedule.batch_size):
+                    judged.append(self.judge_once(images[batch]))
+                    if self.step % self.rule.critic_steps == 0:
+                        painted.append(self.paint_once(images[batch]))
+                    bar.update()
+                losses, distances = zip(*judged, strict=True)
+                record.losses.append(_mean(losses))
+                record.distances.append(_mean(distances))
+                record.generator_losses.append(_mean(painted) if painted else math.nan)
+                bar.set_postfix(distance=f"{record.distances[-1]:.3f}")
+                if not all(math.isfinite(value) for value in (*losses, *distances, *painted)):
+                    raise ValueError(
+                        f"the loss is {record.losses[-1]} in epoch {len(record.losses)}; try a learning rate below "
+                        f"{schedule.learning_rate} or a penalty above {self.rule.penalty:g}"
+                    )
+        self.painter.network.load_state_dict(self.average.state_dict())
+        return replace(record, seconds=time.perf_counter() - start)
+
+    def judge_once(self, real: Image) -> tuple[float, float]:
+        """Make one step of the discriminator; return its loss and the distance that it sees."""
+        rule, judge = self.rule, self.judge.network
+        with torch.no_grad():
+            fake = self.paint(real)
+        values = judge(real), judge(fake)
+        value = rule.discriminator(*values)
+        if rule.penalty > 0 and self.step % rule.penalty_every == 0:
+            value = value + rule.penalty * rule.penalty_every * rule.steepness(judge, real, fake)
+        self.judge.move(value)
+        self.step += 1
+        return float(value.detach()), float(rule.distance(*(v.detach() for v in values)))
+
+    def paint_once(self, like: Image) -> float:
+        """Make one step of the generator and of its average; return its loss."""
+        value = self.rule.generator(self.judge.network(self.paint(like)))
+        self.painter.move(value)
+        self.moves += 1
+        # Early weights are soon forgotten: the average looks back at most a tenth of the way.
+        past = min(self.averaging, self.moves / (self.moves + 10)) if self.averaging else 0.0
+        with torch.no_grad():
+            for old, new in zip(self.average.parameters(), self.painter.network.parameters(), strict=True):
+                old.lerp_(new, 1 - past)
+        return float(value.detach())
+
+    def paint(self, like: Image) -> Image:
+        """Draw as many images as are given."""
+        generator = self.painter.network
+        return generator(torch.randn(len(like), generator.latent, device=like.device, dtype=like.dtype))
+
+
+@dataclass(frozen=True)
+class _Player:
+    network: Any
+    optimiser: torch.optim.Optimizer
+    cosine: Any
+
+    def move(self, value: Tensor) -> None:
+        """Make one step, computing the gradient of this player alone."""
+        parameters = list(self.network.parameters())
+        for parameter, slope in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
+            parameter.grad = slope
+        self.optimiser.step()
+        self.cosine.step()
+
+
+def _steps(schedule: Schedule, rule: AdversarialLoss, images: int) -> int:
+    """Return the number of the discriminator's steps."""
+    count = len(schedule.sizes(images))
+    if schedule.epochs * count < rule.critic_steps:
+        raise ValueError(
+            f"{schedule.epochs} epochs of {count} steps are fewer than the critic_steps={rule.critic_steps} that come "
+            "before one of the generator; train longer"
+        )
+    return schedule.epochs * count
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)  # fsum, and so fmean, raises where values are infinite of either sign
+
+
+def _rule(loss: str | AdversarialLoss) -> AdversarialLoss:
+    if isinstance(loss, AdversarialLoss):
+        return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss={loss!r}; expected one of {', '.join(LOSSES)}")
-    rule = LOSSES[loss]
-    penalty = rule.penalty if penalty is None else penalty
-    critic_steps = rule.critic_steps if critic_steps is None else critic_steps
-    _check_numbers(epochs, batch_size, penalty, penalty_every, critic_steps, averaging)
-    _check_networks(generator, discriminator, images, loss)
-    start = time.perf_counter()
-    count = math.ceil(len(images) / batch_size)
-    if epochs * count < critic_steps:
-        raise ValueError(
-            f"{epochs} epochs of {count} steps are fewer than the critic_steps={critic_steps} that come before one "
-            "of the generator; train longer"
-        )
-    players = (discriminator, generator)
-    steppers = [torch.optim.Adam(p.parameters(), lr=learning_rate, betas=(0.0, 0.99)) for p in players]
-    schedules = [
-        torch.optim.lr_scheduler.CosineAnnealingLR(stepper, max(1, epochs * count // each))
-        for stepper, each in zip(steppers, (1, critic_steps), strict=True)
-    ]
-    average = copy.deepcopy(generator).requires_grad_(False)
-    record = AdversarialTraining()
-    step = moves = 0
-    bar = tqdm(total=epochs * count, desc="adversarial training", disable=not progress, unit="step")
-    with bar, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for _ in range(epochs):
-            sums, generator_moves = torch.zeros(3, dtype=torch.float64), 0
-            for batch in torch.randperm(len(images), device=images.device).split(batch_size):
-                real = images[batch]
-                with torch.no_grad():
-                    fake = generator(_codes(generator, real))
-                values = discriminator(real), discriminator(fake)
-                value = rule.discriminator(*values)
-                if penalty > 0 and step % penalty_every == 0:
-                    value = value + penalty * penalty_every * rule.steepness(discriminator, real, fake)
-                _move(steppers[0], schedules[0], value)
-                sums[0] += float(value.detach())
-                sums[1] += float(rule.distance(*(v.detach() for v in values)))
-                step += 1
-                if step % critic_steps == 0:
-                    value = rule.generator(discriminator(generator(_codes(generator, real))))
-                    _move(steppers[1], schedules[1], value)
-                    sums[2] += float(value.detach())
-                    generator_moves += 1
-                    moves += 1
-                    # Early weights are soon forgotten: the average looks back at most a tenth of the way.
-                    _average(average, generator, min(averaging, moves / (moves + 10)) if averaging else 0.0)
-                bar.update()
-            record.losses.append(float(sums[0]) / count)
-            record.distances.append(float(sums[1]) / count)
-            record.generator_losses.append(float(sums[2]) / generator_moves if generator_moves else math.nan)
-            bar.set_postfix(distance=f"{record.distances[-1]:.3f}")
-            if not bool(sums.isfinite().all()):
-                raise ValueError(
-                    f"the loss is {record.losses[-1]} in epoch {len(record.losses)}; try a learning rate below "
-                    f"{learning_rate} or a penalty above {penalty:g}"
-                )
-    generator.load_state_dict(average.state_dict())
-    return dataclasses.replace(record, seconds=time.perf_counter() - start)
+        raise ValueError(f"loss={loss!r}; expected one of {', '.join(LOSSES)}, or an AdversarialLoss")
+    return LOSSES[loss]()
 
 
-def _codes(generator: Any, like: Tensor) -> Tensor:
-    return torch.randn(len(like), generator.latent, device=like.device, dtype=like.dtype)
-
-
-def _move(stepper: torch.optim.Optimizer, schedule: Any, value: Tensor) -> None:
-    """Make one step of one player, whose gradient alone is computed."""
-    parameters = stepper.param_groups[0]["params"]
-    for parameter, slope in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
-        parameter.grad = slope
-    stepper.step()
-    schedule.step()
-
-
-def _average(average: nn.Module, network: nn.Module, past: float) -> None:
-    with torch.no_grad():
-        for old, new in zip(average.parameters(), network.parameters(), strict=True):
-            old.lerp_(new, 1 - past)
-
-
-def _check_numbers(
-    epochs: int, batch_size: int, penalty: float, penalty_every: int, critic_steps: int, averaging: float
-) -> None:
-    if min(epochs, batch_size, penalty_every, critic_steps) < 1:
-        raise ValueError(
-            f"epochs={epochs}, batch_size={batch_size}, penalty_every={penalty_every}, "
-            f"critic_steps={critic_steps}; expected at least 1 of each"
-        )
-    if penalty < 0 or not 0 <= averaging < 1:
-        raise ValueError(
-            f"penalty={penalty}, averaging={averaging}; expected penalty >= 0 and averaging in [0, 1)"
-        )
-
-
-def _check_networks(generator: Any, discriminator: Any, images: Image, loss: str) -> None:
+def _check_networks(generator: Any, discriminator: Any, images: Image, rule: AdversarialLoss) -> None:
     check_image(images, generator.image_shape)
     if images.dim() != 4 or len(images) == 0:
         raise ValueError(f"images is {describe(images)}; expected (n, channel, row, column) with n > 0")
@@ -221,10 +231,10 @@ def _check_networks(generator: Any, discriminator: Any, images: Image, loss: str
             f"the generator makes images of shape {tuple(generator.image_shape)}, "
             f"the discriminator judges {tuple(discriminator.image_shape)}"
         )
-    expected = LOSSES[loss].output
-    if discriminator.output != expected:
+    if discriminator.output != rule.output:
         raise ValueError(
-            f"loss={loss!r} needs a discriminator with output={expected!r}; this one has {discriminator.output!r}"
+            f"{type(rule).__name__} needs a discriminator with output={rule.output!r}; "
+            f"this one has {discriminator.output!r}"
         )
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         if not all(p.requires_grad for p in network.parameters()):

@@ -24,13 +24,16 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
+from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.models.networks.patch_discriminator import PatchDiscriminator
+from posterior_inpainting.models.pluralistic.training_model import TrainingModel
+from posterior_inpainting.models.pluralistic.two_path import Paths, PluralisticTwoPath
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
 __all__ = ["TwoPathObjective"]
 
 
-class TwoPathObjective:
+class TwoPathObjective(Loss):
     """Losses of both paths and the two discriminators that judge them, for ``train(..., loss=TwoPathObjective())``.
 
     It is no bound on anything. It keeps the discriminators and their optimiser, so that one object serves one training.
@@ -116,41 +119,35 @@ class TwoPathObjective:
         """
         if masks is None:
             raise ValueError("the two paths need hidden pixels; pass masks=random_masks(...) to train")
-        paths = getattr(model, "owner", model).two_paths(images, masks)
+        owner: PluralisticTwoPath = model.owner if isinstance(model, TrainingModel) else model
+        paths = owner.two_paths(images, masks)
         judges = self._judges(images)
         taught = self._teach(judges, images, paths.reconstructed[-1], paths.generated[-1])
-        stopped = Normal(paths.hidden_law.loc.detach(), paths.hidden_law.scale.detach())
-        pair = (
-            (paths.hidden_law, paths.prior)
-            if self.regulariser == "paper"
-            else (paths.prior, paths.hidden_law)
-        )
         judges.requires_grad_(False)
-        with torch.no_grad():
-            real = judges[0](images)[1]
-        painted = judges[0](paths.reconstructed[-1])[1]
-        terms = {
-            "q and N(0, s^2)": kl_divergence(*pair).mean(),
-            "q and p": kl_divergence(stopped, paths.seen_law).mean(),
-            "whole error": _error(paths.reconstructed, images, torch.ones_like(masks)),
-            "seen error": _error(paths.generated, images, masks),
-            "fooling": (judges[1](paths.generated[-1])[0] - 1).square().mean(),
-            "matching features": sum(
-                (one - other).square().mean() for one, other in zip(painted, real, strict=True)
-            )
-            / len(real),
-        }
+        terms = self._divergences(paths) | self._errors(paths, images, masks) | _judged(judges, paths, images)
         judges.requires_grad_(True)
         self.record.append(
             {**{name: float(term.detach()) for name, term in terms.items()}, "discriminators": taught}
         )
-        total = (
-            self.weights["divergence"] * (terms["q and N(0, s^2)"] + terms["q and p"])
-            + self.weights["error"] * (terms["whole error"] + terms["seen error"])
-            + self.weights["adversarial"] * terms["fooling"]
-            + self.weights["features"] * terms["matching features"]
-        )
+        total = images.new_zeros(())
+        for name, term in terms.items():
+            total = total + self.weights[_WEIGHT_OF[name]] * term
         return len(images) * total
+
+    def _divergences(self, paths: Paths) -> dict[str, Tensor]:
+        stopped = Normal(paths.hidden_law.loc.detach(), paths.hidden_law.scale.detach())
+        pair = paths.hidden_law, paths.prior
+        return {
+            "q and N(0, s^2)": kl_divergence(*(pair if self.regulariser == "paper" else pair[::-1])).mean(),
+            "q and p": kl_divergence(stopped, paths.seen_law).mean(),
+        }
+
+    @staticmethod
+    def _errors(paths: Paths, images: Image, masks: Mask) -> dict[str, Tensor]:
+        return {
+            "whole error": _error(paths.reconstructed, images, torch.ones_like(masks)),
+            "seen error": _error(paths.generated, images, masks),
+        }
 
     def _judges(self, images: Image) -> nn.ModuleList:
         if self.judges is None:
@@ -173,8 +170,31 @@ class TwoPathObjective:
         return float(loss.detach())
 
 
+#: Term of the loss -> whose weight it has.
+_WEIGHT_OF = {
+    "q and N(0, s^2)": "divergence",
+    "q and p": "divergence",
+    "whole error": "error",
+    "seen error": "error",
+    "fooling": "adversarial",
+    "matching features": "features",
+}
+
+
+def _judged(judges: nn.ModuleList, paths: Paths, images: Image) -> dict[str, Tensor]:
+    """Return the terms in which the discriminators, which learn nothing from them, judge both paths."""
+    with torch.no_grad():
+        real = judges[0](images)[1]
+    painted = judges[0](paths.reconstructed[-1])[1]
+    apart = [(one - other).square().mean() for one, other in zip(painted, real, strict=True)]
+    return {
+        "fooling": (judges[1](paths.generated[-1])[0] - 1).square().mean(),
+        "matching features": torch.stack(apart).mean(),
+    }
+
+
 def _error(painted: list[Image], images: Image, seen: Mask) -> Tensor:
-    """Mean absolute error, summed over scales; a coarse pixel counts where all the pixels that it stands for do."""
+    """Return the mean absolute error, summed over scales; a coarse pixel counts where all that it stands for do."""
     total = torch.zeros((), device=images.device)
     for scale in painted:
         size = images.shape[-1] // scale.shape[-1]

@@ -16,7 +16,7 @@ import torch
 
 from posterior_inpainting.inference import train
 from posterior_inpainting.inference.evaluation.bounds import bounds
-from posterior_inpainting.inference.recipes import variational_autoencoders
+from posterior_inpainting.inference.recipes.variational_autoencoders import AUTOENCODER_RECIPES, gradient_cost
 from posterior_inpainting.models import datasets
 
 VARIANTS = {
@@ -39,19 +39,9 @@ def main() -> None:
     images, held_out = (datasets.load("fashion-mnist", split) for split in ("train", "test"))
     made = {}
     for name, change in VARIANTS.items():
-        recipe = replace(
-            variational_autoencoders.RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change
-        )
+        recipe = replace(AUTOENCODER_RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change)
         vae = recipe.networks(tuple(images.shape[1:]))
-        train(
-            vae,
-            vae.guide,
-            images,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            seed=recipe.seed,
-        )
+        train(vae, vae.guide, images, schedule=recipe.schedule(progress=True))
         made[name] = recipe, vae, bounds(vae, held_out[:500], samples=500)
     lines = [
         f"{options.epochs} epochs each, floor {recipe.floor}; bounds on 500 test images, nats an image; cost of a",
@@ -62,7 +52,7 @@ def main() -> None:
     cheapest = None
     for name, (recipe, vae, found) in made.items():
         weights = sum(p.numel() for p in vae.decoder.parameters())
-        cost = variational_autoencoders.gradient_cost(vae.decoder.requires_grad_(False))
+        cost = gradient_cost(vae.decoder.requires_grad_(False))
         cheapest = cheapest or cost
         lines.append(
             f"| {name} | {recipe.latent} | {'-'.join(map(str, recipe.widths))} | {weights:,} | {found.elbo:.1f} "

@@ -14,11 +14,11 @@ from posterior_inpainting.inference import Exact, infer
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.tracing import batched_trace, plate_nesting
 from posterior_inpainting.inference.recipes.random_weights import (
-    WEIGHT_RECIPES,
+    RANDOM_WEIGHT_RECIPES,
     CompletionRecipe,
     DecoderRecipe,
-    train_weights,
 )
+from posterior_inpainting.inference.recipes.train_recipe import train_recipe
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
@@ -226,7 +226,7 @@ class TestCompletion:
 class TestBundled:
     @pytest.mark.parametrize("name", pretrained.RANDOM_WEIGHTS)
     def test_files_and_card(self, name):
-        assert set(pretrained.RANDOM_WEIGHTS) == set(WEIGHT_RECIPES)
+        assert set(pretrained.RANDOM_WEIGHTS) == set(RANDOM_WEIGHT_RECIPES)
         for part in ("decoder", "encoder", "posterior_scales"):
             assert (FOLDER / f"{name}.{part}.safetensors").stat().st_size < 4_000_000
         text = pretrained.card(name)
@@ -264,17 +264,18 @@ class TestBundled:
 @pytest.mark.parametrize(
     ("recipe", "kind"),
     [
-        (DecoderRecipe("digits", start="digits-vae-2d", epochs=1, encoder_epochs=1), BayesianDecoder),
+        (DecoderRecipe(dataset="digits", start="digits-vae-2d", epochs=1, encoder_epochs=1), BayesianDecoder),
         (
-            CompletionRecipe("digits", latent=4, widths=(8,), encoder_widths=(8,), scale_rank=4, epochs=1),
+            CompletionRecipe(
+                dataset="digits", latent=4, widths=(8,), encoder_widths=(8,), scale_rank=4, epochs=1
+            ),
             BayesianCompletion,
         ),
     ],
     ids=["decoder", "completion"],
 )
-def test_recipe_writes_what_loads(tmp_path, monkeypatch, recipe, kind):
-    monkeypatch.setitem(WEIGHT_RECIPES, "small", recipe)
-    text = train_weights("small", tmp_path, progress=False)
+def test_recipe_writes_what_loads(tmp_path, recipe, kind):
+    text = train_recipe("small", recipe, tmp_path, progress=False)
     assert text == (tmp_path / "small.md").read_text()
     for path in tmp_path.glob("small.*.safetensors"):
         path.rename(tmp_path / path.name.removeprefix("small."))

@@ -17,12 +17,14 @@ from posterior_inpainting.inference.evaluation.quality_of_samples import (
     coverage_of_real,
     frechet_distance,
 )
-from posterior_inpainting.inference.recipes.generators import (
-    GENERATOR_RECIPES,
-    GeneratorRecipe,
-    train_generator,
+from posterior_inpainting.inference.recipes.generators import GeneratorRecipe
+from posterior_inpainting.inference.recipes.train_recipe import train_recipe
+from posterior_inpainting.inference.training.adversarial_losses import (
+    R1,
+    WassersteinGP,
+    gradient_penalty,
+    r1_penalty,
 )
-from posterior_inpainting.inference.training.adversarial_losses import gradient_penalty, r1_penalty
 from posterior_inpainting.inference.training.noise_of_projections import fit_noise, project
 from posterior_inpainting.inference.training.train_gan import train_gan
 from posterior_inpainting.models import (
@@ -188,7 +190,7 @@ class TestTraining:
         ("loss", "options"),
         [
             ("r1", {"epochs": 12, "learning_rate": 0.03}),
-            ("wgan-gp", {"epochs": 20, "learning_rate": 0.01, "batch_size": 64, "penalty": 0.1}),
+            (WassersteinGP(penalty=0.1), {"epochs": 20, "learning_rate": 0.01, "batch_size": 64}),
         ],
         ids=["r1", "wgan-gp"],
     )
@@ -198,7 +200,7 @@ class TestTraining:
         centre = torch.tensor([0.8, -0.4])
         data = (torch.randn(4096, 2) @ root.T + centre).reshape(-1, 1, 1, 2)
         generator = Line()
-        judge = Discriminator((1, 1, 2), widths=(32, 32), output="logit" if loss == "r1" else "critic")
+        judge = Discriminator((1, 1, 2), widths=(32, 32), output="logit" if loss == "r1" else loss.output)
 
         def off(network):
             weight, bias = network.linear.weight.detach(), network.linear.bias.detach()
@@ -244,7 +246,12 @@ class TestTraining:
         for every in (1, 2):
             players = copy.deepcopy(first), copy.deepcopy(judge)
             training = train_gan(
-                *players, data, epochs=1, batch_size=16, penalty=5.0, penalty_every=every, progress=False
+                *players,
+                data,
+                loss=R1(penalty=5.0, penalty_every=every),
+                epochs=1,
+                batch_size=16,
+                progress=False,
             )
             losses.append(training.losses[0])
         assert losses[1] - losses[0] == pytest.approx(5 * float(r1_penalty(judge, data).detach()), rel=1e-3)
@@ -255,11 +262,11 @@ class TestTraining:
             ({"loss": "hinge"}, "loss='hinge'; expected one of r1, wgan-gp"),
             ({"loss": "wgan-gp"}, "needs a discriminator with output='critic'; this one has 'logit'"),
             ({"epochs": 0}, "epochs=0, .*expected at least 1 of each"),
-            ({"averaging": 1.0}, "averaging=1.0; expected penalty >= 0 and averaging in"),
+            ({"averaging": 1.0}, "averaging=1.0; expected a number in"),
             ({"images": torch.rand(4, 1, 8, 9)}, r"shape \(4, 1, 8, 9\); expected \(1, 8, 8\)"),
             ({"images": torch.rand(*SHAPE)}, r"expected \(n, channel, row, column\) with n > 0"),
             ({"images": torch.full((2, *SHAPE), math.nan)}, "images has 128 values that are NaN"),
-            ({"critic_steps": 5}, "3 epochs of 1 steps are fewer than the critic_steps=5"),
+            ({"loss": R1(critic_steps=5)}, "3 epochs of 1 steps are fewer than the critic_steps=5"),
             ({"discriminator": Discriminator((1, 4, 4))}, "the discriminator judges"),
             ({"learning_rate": 1e30}, "the loss is .* try a learning rate below"),
         ],
@@ -275,6 +282,13 @@ class TestTraining:
         }
         with pytest.raises(ValueError, match=message):
             train_gan(**given | options)
+
+    @pytest.mark.parametrize("options", [{"penalty": -1.0}, {"penalty_every": 0}, {"critic_steps": 0}])
+    def test_bad_loss(self, options):
+        with pytest.raises(
+            ValueError, match="expected a penalty of at least 0, and at least 1 of the others"
+        ):
+            R1(**options)
 
     def test_frozen_and_batch_normalised_networks_are_refused(self, discriminator):
         data = torch.rand(8, *SHAPE)
@@ -320,8 +334,9 @@ class TestNoise:
         [
             (torch.rand(1, *SHAPE), {}, "expected at least 2 as"),
             (torch.rand(4, *SHAPE), {"floor": 0.0}, "expected a positive floor"),
+            (torch.rand(4, *SHAPE), {"steps": 0}, "restarts=4, steps=0; expected at least 1 of each"),
         ],
-        ids=["one", "floor"],
+        ids=["one", "floor", "steps"],
     )
     def test_bad_input(self, generator, images, options, message):
         with pytest.raises(ValueError, match=message):
@@ -342,9 +357,9 @@ class TestQuality:
         assert float(class_shares(other, real, classes)[5:].sum()) > 0.4
 
 
-def test_recipe_writes_what_loads(tmp_path, monkeypatch):
+def test_recipe_writes_what_loads(tmp_path):
     recipe = GeneratorRecipe(
-        "digits",
+        dataset="digits",
         latent=2,
         widths=(16,),
         discriminator_widths=(8,),
@@ -353,8 +368,7 @@ def test_recipe_writes_what_loads(tmp_path, monkeypatch):
         noise_images=20,
         encoder_epochs=1,
     )
-    monkeypatch.setitem(GENERATOR_RECIPES, "small", recipe)
-    card = train_generator("small", tmp_path, progress=False)
+    card = train_recipe("small", recipe, tmp_path, progress=False)
     assert card == (tmp_path / "small.md").read_text()
     assert "| noise_images | 20 |" in card
     for part in ("decoder", "discriminator", "encoder"):
@@ -367,13 +381,6 @@ def test_recipe_writes_what_loads(tmp_path, monkeypatch):
     image = datasets.load("digits")[0]
     assert model.guide(image, MASK).shape == (2,)
     assert float(parts["decoder"].pixel_scale.min()) >= recipe.floor - 1e-4
-
-
-def test_unknown_recipe(tmp_path):
-    with pytest.raises(
-        ValueError, match="unknown generator 'faces'; there are recipes for fashion-mnist-generator"
-    ):
-        train_generator("faces", tmp_path)
 
 
 class TestYeh:

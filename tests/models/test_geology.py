@@ -12,11 +12,8 @@ from scipy import ndimage
 from posterior_inpainting.inference import MAP, ChEES, TemperedSMC, infer
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.recipes.geology import (
-    GEOLOGY_RECIPES,
-    GeologyRecipe,
-    train_geology,
-)
+from posterior_inpainting.inference.recipes.geology import GeologyRecipe
+from posterior_inpainting.inference.recipes.train_recipe import train_recipe
 from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, pretrained
 from posterior_inpainting.models.geology.meandering_channels import (
     MeanderingChannels,
@@ -296,23 +293,16 @@ def test_posterior_from_wells_of_a_linear_gaussian_decoder_is_exact(method):
 
 
 class TestGenerator:
-    def test_recipe_ends_in_weights_and_a_card_that_says_how(self, tmp_path, monkeypatch):
+    def test_recipe_ends_in_weights_and_a_card_that_says_how(self, tmp_path):
         small = GeologyRecipe(
             images=40, shape=(1, 16, 16), latent=2, widths=(16,), scale_rank=4, epochs=1, components=2
         )
-        monkeypatch.setitem(GEOLOGY_RECIPES, "small", small)
-        card = train_geology("small", tmp_path, progress=False)
+        card = train_recipe("small", small, tmp_path, progress=False)
         assert (tmp_path / "small.md").read_text() == card
         assert "posterior-inpainting train small --out DIR" in card
         assert "nan" not in card
         written = {path.name for path in tmp_path.iterdir()}
         assert written == {"SHA256SUMS", "small.decoder.safetensors", "small.prior.safetensors", "small.md"}
-
-    def test_unknown_recipe(self, tmp_path):
-        with pytest.raises(
-            ValueError, match=r"^unknown prior 'sand'; there are recipes for channels-generator$"
-        ):
-            train_geology("sand", tmp_path)
 
     def test_encoder_reads_no_hidden_pixel(self):
         torch.manual_seed(0)

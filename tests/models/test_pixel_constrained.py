@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
 from posterior_inpainting.inference import MAP, ChEES, Exact, TemperedSMC, diagnostics, infer, train
-from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES, PixelRecipe, bits, fit
+from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES, PixelRecipe, bits
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage
@@ -519,7 +519,7 @@ def test_a_recipe_of_its_own(digits):
     recipe = PixelRecipe(
         levels=2, images=640, features=6, layers=2, constraint_features=6, masks=60, epochs=2
     )
-    model = fit(recipe, digits, progress=False)
+    model = recipe.fit(digits, progress=False)
     found = bits(model, digits[:200])
     assert found["nothing seen"][0] < 0.9
     assert found["70 % of pixels hidden"][1] < found["nothing seen"][0]

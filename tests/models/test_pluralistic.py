@@ -619,11 +619,13 @@ class TestJoint:
 
 
 SMALL = {
-    "two-path": TwoPathRecipe("digits", images=48, code_channels=2, widths=(8, 8), epochs=1),
+    "two-path": TwoPathRecipe(dataset="digits", images=48, code_channels=2, widths=(8, 8), epochs=1),
     "conditional": ConditionalRecipe(
-        "digits", latent=2, context=2, widths=(8,), encoder_widths=(8,), epochs=1
+        dataset="digits", latent=2, context=2, widths=(8,), encoder_widths=(8,), epochs=1
     ),
-    "joint": JointRecipe("digits", latent=2, widths=(8,), encoder_widths=(8,), epochs=1, encoder_epochs=1),
+    "joint": JointRecipe(
+        dataset="digits", latent=2, widths=(8,), encoder_widths=(8,), epochs=1, encoder_epochs=1
+    ),
 }
 
 

@@ -264,7 +264,7 @@ BAD = {
     "no mask given": (nothing, (DIGIT, *FAST), "no transparent pixel; give --mask, --seen or --missing"),
     "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
     "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
-    "prior": (nothing, ("train", "imagenet-vae"), "unknown prior 'imagenet-vae'; there are recipes for digits-vae-2d"),
+    "prior": (nothing, ("train", "imagenet-vae"), "unknown bundled set 'imagenet-vae'; there are recipes for digits"),
     "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown approach 'dcgan'; there are linear-gaussian"),
     "images beyond the last": (nothing, (*COMPARE, "--images", "0-297"), "digits has images 0-296"),
     "images in words": (nothing, (*COMPARE, "--images", "some"), "expected FIRST-LAST or a number"),

@@ -1,0 +1,139 @@
+"""What a recipe of a bundled set is: everything that determines its training, and how it is measured and described."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.training.schedule import Schedule
+from posterior_inpainting.models import datasets
+from posterior_inpainting.models.shapes import Image
+
+__all__ = ["Data", "DatasetRecipe", "Description", "Recipe", "Written"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images to train on, images to measure on, and the classes of the former where the recipe asks for them."""
+
+    images: Image
+    held_out: Image
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a bundled set was written: ``folder / (stem + part + ".safetensors")``."""
+
+    folder: Path
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """What the names of its files begin with."""
+        return f"{self.name}."
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a card says in a recipe's own words.
+
+    Parameters
+    ----------
+    about
+        What the networks are, and how they are loaded.
+    trained_on, measured_on
+        Ends of "Trained on" and "Measured on".
+    limits
+        What the networks are not good at.
+    remark
+        Sentences about the training, if any.
+    """
+
+    about: str
+    trained_on: str
+    measured_on: str
+    limits: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """Abstract recipe of a bundled set.
+
+    Parameters
+    ----------
+    epochs, batch_size, learning_rate
+        As for ``Schedule``.
+    seed
+        From which networks, masks, order and draws have independent streams.
+    """
+
+    #: Fields that are not settings of one row each.
+    leave_out: ClassVar[tuple[str, ...]] = ()
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    @abstractmethod
+    def data(self, root: str | Path | None = None) -> Data:
+        """Return the images, ``root`` being the folder of the data set where it is not found by itself."""
+
+    @abstractmethod
+    def fit(self, images: Image, progress: bool = True) -> Any:
+        """Train on images ``(n, channel, row, column)``, and return what :meth:`parts` and :meth:`measure` need."""
+
+    @abstractmethod
+    def parts(self, fitted: Any) -> Mapping[str, Any]:
+        """Return what is saved: part -> network, or path -> tensor."""
+
+    @abstractmethod
+    def measure(self, fitted: Any, data: Data, written: Written) -> str:
+        """Measure how good it is, and return the tables of the card."""
+
+    @abstractmethod
+    def describe(self, name: str, fitted: Any, data: Data) -> Description:
+        """Return the card's words."""
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of random numbers of the recipe's seed."""
+        return Streams(self.seed)
+
+    def schedule(self, progress: bool, epochs: int | None = None) -> Schedule:
+        """Return the settings of a training, of other epochs if they are given."""
+        return Schedule(
+            epochs=self.epochs if epochs is None else epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecipe(Recipe):
+    """Abstract recipe for the images of a data set.
+
+    Parameters
+    ----------
+    dataset
+        A name that ``datasets.load`` knows.
+    """
+
+    #: To train on, and to measure on.
+    splits: ClassVar[tuple[str, str]] = ("train", "test")
+
+    dataset: str
+
+    def data(self, root: str | Path | None = None) -> Data:
+        """Load both splits of the data set."""
+        return Data(*(datasets.load(self.dataset, split, root) for split in self.splits))

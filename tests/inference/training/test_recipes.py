@@ -1,0 +1,37 @@
+"""Recipes: one table, one writer, and settings that a card can be made again from."""
+
+import dataclasses
+
+import pytest
+
+from posterior_inpainting.inference.recipes import RECIPES
+from posterior_inpainting.inference.recipes.model_card import Minutes, card, settings_table
+from posterior_inpainting.inference.recipes.recipe import Description
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_is_on_the_card_once(name):
+    recipe = RECIPES[name]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in settings_table(recipe).splitlines()[2:]]
+    assert sorted(rows) == sorted({f.name for f in dataclasses.fields(recipe)} - {*recipe.leave_out})
+    assert rows[-1] == "seed"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_other_seeds_have_other_streams_throughout(name):
+    one, other = (dataclasses.replace(RECIPES[name], seed=seed).streams for seed in (0, 1))
+    names = ("networks", "masks", "training", "figures")
+    numbers = [streams.number(part) for streams in (one, other) for part in names]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_card_from_fixed_numbers():
+    said = Description("Some networks.", "two images", "three images", "Many.", remark="It was quick.")
+    text = card("toy", RECIPES["digits-vae-2d"], said, Minutes(1.5, 3.25), "| figure | value |")
+    assert text.startswith("# toy\n\nSome networks.\n\n")
+    assert (
+        "Trained on two images with\n\n    posterior-inpainting train toy --out DIR\n\nin 1.5 minutes (3.2 of"
+        in text
+    )
+    assert "no GPU.\nIt was quick.\n\n| setting | value |" in text
+    assert text.endswith("## Measured on three images\n\n| figure | value |\n\n## Limits\n\nMany.\n")
