@@ -26,7 +26,10 @@ def judge_chains(idata) -> Verdict:
     if draws < _LEAST:
         reason = f"{draws} draws a chain; R-hat and ESS need at least {_LEAST}"
         return Verdict("too few draws", reason, "Draw more in each chain.")
-    worst = _largest(np.concatenate([rhat(one) for one in values.values()]))
+    if not any(np.ptp(one, 1).any() for one in values.values()):
+        return Verdict("not mixing", "no chain ever moves", "Take smaller steps, or warm up longer.")
+    # NaN is of values that do not vary, a black corner say, of which there is nothing to judge.
+    worst = float(np.nanmax(np.concatenate([rhat(one) for one in values.values()])))
     effective = min(float(ess(one).min()) for one in values.values())
     figures = f"R-hat up to {worst:.3f}, ESS down to {effective:.0f} of {chains * draws} draws"
     if target(idata.attrs) != "posterior":
@@ -48,12 +51,6 @@ def judge_chains(idata) -> Verdict:
         advice = f"Draw {_factor(worst, effective)} times as many, in longer chains."
         return Verdict("too few draws", figures, advice)
     return Verdict("not mixing", figures, "Warm up longer, or reparametrise; then try ParallelTempering().")
-
-
-def _largest(found: np.ndarray) -> float:
-    """Return the largest R-hat of values that vary; infinite if none does, because then nothing moved."""
-    known = found[~np.isnan(found)]
-    return float(known.max()) if known.size else np.inf
 
 
 def _alone(values: np.ndarray) -> np.ndarray:
