@@ -1,4 +1,4 @@
-r"""Is a posterior what it says it is? Tests on data that the model itself made.
+r"""Test whether a method draws from the posterior, on data sets that the model itself made.
 
 Draw a truth from the prior and an image from the model, hide pixels, draw the posterior: then truth and
 draws have one law, whatever the model. Three readings of the same simulation:
@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.contract import Method, Plan
+from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.evaluation.scores import LEVELS
-from posterior_inpainting.inference.evaluation.simulated_data import figures_of_batch, simulate
+from posterior_inpainting.inference.evaluation.settings import SimulationSettings
+from posterior_inpainting.inference.evaluation.simulated_data import Batch, figures_of_batch, simulate
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
 from posterior_inpainting.inference.execution import callers_state_kept, check_run
 from posterior_inpainting.inference.streams import Streams
@@ -119,19 +121,7 @@ class Calibration:
         return np.random.default_rng((self.seed, stream)).random(shape)
 
 
-def calibrate(
-    model: ImageModel,
-    method: Method,
-    *,
-    mask: Mask,
-    datasets: int = 500,
-    draws: int = 100,
-    chains: int = 16,
-    seed: int = 0,
-    batch: int = 50,
-    pixels: int = 3,
-    progress: bool = True,
-) -> Calibration:
+def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any) -> Calibration:
     """Simulate data sets from a model, draw each one's posterior, and rank the truth among the draws.
 
     Parameters
@@ -142,24 +132,16 @@ def calibrate(
         Any method whose draws are draws. ``ChEES``, ``MALA`` and ``ULA`` run on ``batch`` data sets at once.
     mask
         ``(channel, row, column)``, ``True`` = seen, the same for all data sets.
-    datasets
-        Their number, at least 10.
-    draws, chains
-        Of each data set, before thinning; a method of particles keeps an eighth, whose fluctuation as a
-        cloud is then small.
-    seed
-        Same seed, same numbers; the caller's generator is left alone.
-    batch
-        Data sets that run at once.
-    pixels
-        Hidden pixels that are ranked too, chosen at random.
-    progress
-        Whether to show a progress bar.
+    **settings
+        ``datasets=500``, ``draws=100``, ``chains=16``, ``seed=0``, ``batch=50``, ``pixels=3``, ``progress=True``:
+        see :class:`SimulationSettings`.
 
     Raises
     ------
     ValueError
         For a mask that hides nothing, numbers out of range, or a method that returns restarts.
+    TypeError
+        For an unknown setting.
 
     Examples
     --------
@@ -171,40 +153,43 @@ def calibrate(
     >>> found.sbc().inside_band, found.tarp().inside_band, found.ranks.shape
     (True, True, (50, 7))
     """
-    _check(model, method, mask, datasets, batch, draws, chains)
+    given = SimulationSettings(**settings)
+    _check(model, method, mask, given)
     mask = mask.expand(model.image_shape)
+    hidden = (~mask).nonzero()
+    streams = Streams(given.seed)
+    order = torch.randperm(len(hidden), generator=streams.generator("ranked pixels"))
+    chosen = order[: given.pixels].sort().values
     rows: list[dict[str, Any]] = []
     # Shown from the first batch on, so that a mistake stays one line.
-    title = f"calibrating {type(method).__name__}"
-    bar = tqdm(total=datasets, desc=title, disable=not progress, delay=1e-3)
-    streams = Streams(seed)
+    bar = tqdm(
+        total=given.datasets, desc=f"calibrating {method.label}", disable=not given.progress, delay=1e-3
+    )
     with callers_state_kept(), bar:
         with streams.seeded("truths"):
-            simulated = [simulate(model) for _ in range(datasets)]
-        hidden = (~mask.expand(model.image_shape)).nonzero()
-        order = torch.randperm(len(hidden), generator=streams.generator("ranked pixels"))
-        chosen = order[:pixels].sort().values
-        for start in range(0, datasets, batch):
-            some = simulated[start : start + batch]
-            plan = Plan(draws, chains, streams.child("batch", start))
-            rows += figures_of_batch(model, method, some, mask, chosen, plan)
+            simulated = [simulate(model) for _ in range(given.datasets)]
+        for start in range(0, given.datasets, given.batch):
+            some = Batch.of(simulated[start : start + given.batch], mask)
+            plan = Plan(given.draws, given.chains, streams.child("batch", start))
+            rows += figures_of_batch(Problem(model, guide=model.guide), method, some, chosen, plan)
             bar.update(len(some))
-    latents = [
+    names = _names(simulated[0][1], hidden[chosen])
+    figures = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return Calibration(type(model).__name__, method.label, names, **figures, seed=given.seed)
+
+
+def _names(latents: dict[str, Tensor], pixels: Tensor) -> tuple[str, ...]:
+    """Name the test quantities in the order of their ranks."""
+    components = [
         f"{name}[{i}]" if value.numel() > 1 else name
-        for name, value in simulated[0][1].items()
+        for name, value in latents.items()
         for i in range(value.numel())
     ]
-    return Calibration(
-        type(model).__name__,
-        method.label,
-        (
-            *latents,
-            "log likelihood",
-            "log joint",
-            *(f"pixel {tuple(p)}" for p in hidden[chosen].tolist()),
-        ),
-        **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
-        seed=seed,
+    return (
+        *components,
+        "log likelihood",
+        "log joint",
+        *(f"pixel {tuple(pixel)}" for pixel in pixels.tolist()),
     )
 
 
@@ -223,13 +208,10 @@ def coverage(model: ImageModel, method: Method, **settings: Any):
     return calibrate(model, method, **settings).coverage()
 
 
-def _check(model, method, mask, datasets, batch, draws, chains) -> None:
+def _check(model: ImageModel, method: Method, mask: Mask, given: SimulationSettings) -> None:
     if not isinstance(model, ImageModel):
         raise ValueError(f"model is {describe(model)}; expected an ImageModel")
-    check_run(method, draws, chains)
-    for name, value, least in (("datasets", datasets, 10), ("batch", batch, 1)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}; expected a whole number of at least {least}")
+    check_run(method, given.draws, given.chains)
     check_mask(mask, model.image_shape)
     if mask.expand(model.image_shape).all():
         raise ValueError("the mask hides nothing, so that there is nothing to calibrate")

@@ -1,4 +1,4 @@
-"""Pictures of calibration: curves that should be flat, with the band that they should stay in."""
+"""Draw what ``calibrate`` found: rank and coverage curves, with the band that they should stay in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far draws differ from each other over hidden pixels: a figure that says nothing without calibration beside it.
+"""How far draws differ from each other over hidden pixels.
 
 Zheng et al. 2019 and its followers report diversity alone; a posterior that is sure where it may be sure has
 little of it, and noise has much.

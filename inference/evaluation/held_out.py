@@ -1,4 +1,4 @@
-"""Scores on real held-out images: whether the posterior holds for pictures that the model did not make.
+"""Score posteriors on real held-out images, which the model did not make.
 
 Calibration on the model's own data says that the draws are of the model's posterior; only real images say
 whether that posterior is wide enough. Every figure is of hidden pixels alone; PSNR and SSIM stand beside
@@ -15,7 +15,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Method
-from posterior_inpainting.inference.evaluation import diagnostics, scores
+from posterior_inpainting.inference.evaluation import scores
+from posterior_inpainting.inference.evaluation.convergence_maps import latent_rhat
+from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
+from posterior_inpainting.inference.evaluation.settings import RunSettings
 from posterior_inpainting.inference.infer import infer, infer_many
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -35,12 +38,7 @@ def score_real(
     method: Method,
     images: Image,
     masks: Mapping[str, Mask],
-    *,
-    draws: int = 50,
-    chains: int = 16,
-    seed: int = 0,
-    batch: int = 25,
-    progress: bool = True,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Complete every image behind every mask and score the hidden pixels.
 
@@ -52,14 +50,9 @@ def score_real(
         Whole images ``(n, channel, row, column)`` in [0, 1], none of which the model was trained on.
     masks
         Name -> ``(channel, row, column)``, ``True`` = seen.
-    draws, chains
-        Of each image; at least 400 draws together.
-    seed
-        Of each batch, as for ``infer_many``.
-    batch
-        Images that run at once; memory grows with it.
-    progress
-        Whether to show a progress bar.
+    **settings
+        ``draws=50`` and ``chains=16`` of each image, at least 400 draws together; ``seed=0``, ``batch=25``,
+        ``progress=True``: see :class:`RunSettings`.
 
     Returns
     -------
@@ -71,7 +64,9 @@ def score_real(
     ------
     ValueError
         For no image or mask, images that do not fit the model or leave [0, 1], a mask that hides nothing,
-        fewer than 400 draws, or a batch below 1.
+        fewer than 400 draws, or a batch below 1; for a run that diverged.
+    TypeError
+        For an unknown setting.
 
     Examples
     --------
@@ -86,15 +81,16 @@ def score_real(
     """
     import pandas as pd
 
-    _check(model, images, masks, draws, chains, batch)
+    given = RunSettings(**settings)
+    _check(model, images, masks, given)
     rows: dict[tuple[str, int], dict[str, float]] = {}
-    bar = tqdm(total=len(images) * len(masks), desc="scoring", unit="image", disable=not progress, delay=1e-3)
-    settings: dict[str, Any] = {"draws": draws, "chains": chains, "seed": seed, "progress": False}
-    with bar:
+    count = len(images) * len(masks)
+    with tqdm(total=count, desc="scoring", unit="image", disable=not given.progress, delay=1e-3) as bar:
         for name, mask in masks.items():
-            for index, posterior in enumerate(_posteriors(model, method, images, mask, batch, settings)):
+            for index, posterior in enumerate(_posteriors(model, method, images, mask, given)):
+                go_on_only_if_whole(posterior.attrs)
                 figures = scores.score(posterior, truth=images[index])
-                rhat = diagnostics.latent_rhat(posterior)
+                rhat = latent_rhat(posterior)
                 if rhat.data_vars:
                     figures["R-hat (max)"] = max(float(values.max()) for values in rhat.values())
                 rows[name, index] = figures
@@ -137,15 +133,21 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _posteriors(
-    model: ImageModel, method: Method, images: Image, mask: Mask, batch: int, settings: dict[str, Any]
+    model: ImageModel, method: Method, images: Image, mask: Mask, given: RunSettings
 ) -> Iterator[Any]:
     seen = [Observation(image, mask) for image in images]
+    settings: dict[str, Any] = {
+        "draws": given.draws,
+        "chains": given.chains,
+        "seed": given.seed,
+        "progress": False,
+    }
     if not method.runs_together:
         for one in seen:
             yield infer(model, one, method, **settings)
         return
-    for start in range(0, len(seen), batch):
-        yield from infer_many(model, seen[start : start + batch], method, **settings)
+    for start in range(0, len(seen), given.batch):
+        yield from infer_many(model, seen[start : start + given.batch], method, **settings)
 
 
 def check_held_out(images: Image, masks: Mapping[str, Mask]) -> None:
@@ -163,14 +165,11 @@ def check_held_out(images: Image, masks: Mapping[str, Mask]) -> None:
             raise ValueError(f"mask {name!r} hides nothing, so that there is nothing to score")
 
 
-def _check(
-    model: ImageModel, images: Image, masks: Mapping[str, Mask], draws: int, chains: int, batch: int
-) -> None:
+def _check(model: ImageModel, images: Image, masks: Mapping[str, Mask], given: RunSettings) -> None:
     check_image(images, model.image_shape)
     check_held_out(images, masks)
-    if not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch={batch!r}; expected a whole number of at least 1")
-    if draws * chains < LEAST_DRAWS:
+    count = given.draws * given.chains
+    if count < LEAST_DRAWS:
         raise ValueError(
-            f"draws={draws} of chains={chains} are {draws * chains} draws; expected at least {LEAST_DRAWS}"
+            f"draws={given.draws} of chains={given.chains} are {count} draws; expected at least {LEAST_DRAWS}"
         )

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posterior_inpainting.inference.evaluation import diagnostics, scores
+from posterior_inpainting.inference.evaluation import scores
+from posterior_inpainting.inference.evaluation.convergence_maps import pixel_rhat as map_of_rhat
+from posterior_inpainting.inference.evaluation.incomplete import ending
 from posterior_inpainting.inference.results.convert import group
 from posterior_inpainting.models.shapes import Image, check_image
 
@@ -90,7 +92,7 @@ def pixel_rhat(idata, ax: Axes | None = None) -> Axes:
 
     if idata.attrs["draws_are"] != "markov":
         raise ValueError(f"the draws are {idata.attrs['draws_are']}; R-hat is for markov draws")
-    values = np.fmax.reduce(diagnostics.pixel_rhat(idata).to_numpy())  # over channels, seen ones aside
+    values = np.fmax.reduce(map_of_rhat(idata).to_numpy())  # over channels, seen ones aside
     ax = ax if ax is not None else plt.subplots(figsize=(3.6, 3), layout="constrained")[1]
     worst = float(np.fmax.reduce(values, axis=None))
     shade = ax.imshow(values, cmap="viridis", vmin=1.0, vmax=max(1.02, worst))
@@ -110,7 +112,7 @@ def coverage_curve(idata, truth: Image, ax: Axes | None = None, label: str | Non
 
     if idata.attrs["draws_are"] in ("restarts", "path"):
         raise ValueError("the draws are optima; coverage is for draws")
-    draws, _, target = scores._hidden_draws(idata, truth)
+    draws, _, target = scores.hidden_draws(idata, truth)
     levels = np.linspace(0.05, 0.95, 19)
     observed = [scores.coverage(draws, target, level).mean() for level in levels]
     if ax is None:
@@ -143,9 +145,10 @@ def with_holes(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def describe(idata) -> str:
-    """Say in a line which model, which method, and what the draws are."""
+    """Say in a line which model, which method, what the draws are, and whether the run was ended early."""
     attrs = idata.attrs
     name = f"{attrs['model']}, {attrs['method']}"
     density = ", pseudo-posterior" if attrs["density"] != "posterior" else ""
     what = "optima" if attrs["draws_are"] in ("restarts", "path") else "draws"
-    return f"{name}: {attrs['draws_are']} {what}{density}"
+    incomplete = f", incomplete run ({ending(attrs)})" if ending(attrs) else ""
+    return f"{name}: {attrs['draws_are']} {what}{density}{incomplete}"

@@ -13,7 +13,18 @@ from scipy.spatial.distance import pdist
 from posterior_inpainting.inference.results.convert import group
 from posterior_inpainting.models.shapes import Image, check_image
 
-__all__ = ["LEVELS", "coverage", "crps", "energy_score", "pit", "psnr", "score", "ssim"]
+__all__ = [
+    "LEVELS",
+    "coverage",
+    "crps",
+    "energy_score",
+    "flat",
+    "hidden_draws",
+    "pit",
+    "psnr",
+    "score",
+    "ssim",
+]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
@@ -58,7 +69,7 @@ def score(idata, truth: Image, seed: int = 0, restarts_as_draws: bool = False) -
     """
     if idata.attrs["draws_are"] == "path":
         raise ValueError("the draws are the path of an optimiser; early_stopping() scores it step by step")
-    draws, hidden, target = _hidden_draws(idata, truth)
+    draws, hidden, target = hidden_draws(idata, truth)
     completions = np.clip(flat(idata, "posterior", "completion"), 0, 1)
     mean = completions.mean(0)
     figures = {
@@ -173,8 +184,8 @@ def pit(draws: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarray:
     return (below + np.random.default_rng(seed).random(target.shape) * (ties + 1)) / (len(draws) + 1)
 
 
-def _hidden_draws(idata, truth: Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clipped draws ``(n, pixel)``, the hidden map, and the truth ``(pixel,)``, of hidden pixels."""
+def hidden_draws(idata, truth: Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return clipped draws ``(n, pixel)``, the hidden map, and the truth ``(pixel,)``, of hidden pixels."""
     hidden = ~group(idata, "constant_data")["mask"].to_numpy()
     check_image(truth, hidden.shape)
     if not hidden.any():

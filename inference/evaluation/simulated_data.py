@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["MOST", "figures_of_batch", "simulate"]
+__all__ = ["MOST", "Batch", "figures_of_batch", "simulate"]
 
 #: Draws ranked among: more would sharpen nothing, as the truths are few.
 MOST = 127
@@ -39,22 +40,52 @@ def simulate(model: ImageModel) -> tuple[Image, dict[str, Tensor]]:
     return trace.nodes["image"]["value"], latents
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some simulated data sets.
+
+    Parameters
+    ----------
+    whole, images
+        ``(data set, channel, row, column)``, as simulated, and with hidden pixels at 0.
+    latents
+        Those behind each image.
+    mask
+        ``(channel, row, column)``, of all of them.
+    """
+
+    whole: Tensor
+    images: Tensor
+    latents: list[dict[str, Tensor]]
+    mask: Mask
+
+    @classmethod
+    def of(cls, simulated: list[tuple[Image, dict[str, Tensor]]], mask: Mask) -> Batch:
+        """Return the batch of images and the latents behind them."""
+        whole = torch.stack([image for image, _ in simulated])
+        images = torch.where(mask, whole, torch.zeros_like(whole))
+        return cls(whole, images, [latents for _, latents in simulated], mask)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Observation:
+        return Observation(self.images[index], self.mask)
+
+
 def figures_of_batch(
-    model: ImageModel,
-    method: Method,
-    simulated: list[tuple[Image, dict[str, Tensor]]],
-    mask: Mask,
-    chosen: Tensor,
-    plan: Plan,
+    problem: Problem, method: Method, batch: Batch, chosen: Tensor, plan: Plan
 ) -> list[dict[str, Any]]:
     """Draw and rank some data sets.
 
     Parameters
     ----------
-    model, method, mask
+    problem
+        The model and its guide; the images are the batch's.
+    method
         As for ``calibrate``.
-    simulated
-        Images and the latents behind them.
+    batch
+        The data sets.
     chosen
         Indices among the hidden pixels of those that are ranked.
     plan
@@ -66,52 +97,53 @@ def figures_of_batch(
         One a data set: ``ranks``, ``counts``, ``truth``, ``reference``, ``draws``, ``covered``, ``rhat``,
         each as a row of ``Calibration``.
     """
-    images = torch.where(mask, torch.stack([image for image, _ in simulated]), 0.0)
-    together = Problem(model, (images, mask.expand(images.shape)), guide=model.guide)
-    potential, found = independent_draws(together, len(images), method, plan, MOST)
-    with plan.streams.seeded("ranking"):
-        return _ranked(model, potential, found, simulated, images, mask, chosen, plan)
-
-
-def _ranked(model, potential, found, simulated, images, mask, chosen, plan) -> list[dict[str, Any]]:
-    random = plan.streams.numpy("ties")
-    count, dim = len(images), potential.dim
-    truth = torch.stack([potential.unconstrain(latents) for _, latents in simulated])
-    padded = torch.full((count, MOST, dim), torch.nan)
+    together = replace(problem, args=(batch.images, batch.mask.expand(batch.images.shape)))
+    density, found = independent_draws(together, len(batch), method, plan, MOST)
+    truth = torch.stack([density.unconstrain(latents) for latents in batch.latents])
+    padded = truth.new_full((len(batch), MOST, density.dim), torch.nan)
     for row, one in zip(padded, found, strict=True):
         row[: len(one.position)] = one.position
-    with torch.no_grad():
+    with plan.streams.seeded("references"), torch.no_grad():
         # The likeliest of a few prior draws depends on the data and not on the truth.
-        candidates = potential.draw_prior(count * _REFERENCES).reshape(count, _REFERENCES, dim)
-        best = potential(candidates)[1].argmax(1)
-        everything = torch.cat([truth.unsqueeze(1), padded.nan_to_num(0.0)], 1)
-        prior, likelihood = potential(everything)
-    densities = torch.stack([likelihood, prior + likelihood], -1).numpy()
-    nesting = plate_nesting(Problem(model, (images[0], mask)))
+        candidates = density.draw_prior(len(batch) * _REFERENCES).reshape(len(batch), _REFERENCES, -1)
+        best = density(candidates)[1].argmax(1)
+        prior, likelihood = density(torch.cat([truth.unsqueeze(1), padded.nan_to_num(0.0)], 1))
+    densities = torch.stack([likelihood, prior + likelihood], -1).cpu().numpy()
+    random = plan.streams.numpy("ties")
     rows = []
-    for i, ((image, _), one) in enumerate(zip(simulated, found, strict=True)):
-        drawn, kept = one.position.numpy(), len(one.position)
-        problem, seen = Problem(model, (images[i], mask)), Observation(images[i], mask)
-        _, predicted, _ = pixels_of_draws(potential.constrain(one.position), problem, seen, nesting)
-        hidden = _rank(predicted[:, ~mask].numpy(), image[~mask].numpy(), random)
-        u = (hidden + random.random(hidden.shape)) / (kept + 1)
+    for i, one in enumerate(found):
+        place, count = truth[i].cpu().numpy(), len(one.position)
+        with plan.streams.seeded("pixel noise", i):
+            hidden = _ranks_of_pixels(problem, batch, i, density.constrain(one.position), random)
+        u = (hidden + random.random(hidden.shape)) / (count + 1)
         ranks = (
-            _rank(drawn, truth[i].numpy(), random),
-            _rank(densities[i, 1 : 1 + kept], densities[i, 0], random),
+            _rank(one.position.cpu().numpy(), place, random),
+            _rank(densities[i, 1 : 1 + count], densities[i, 0], random),
             hidden[chosen],
         )
         rows.append(
             {
                 "ranks": np.concatenate(ranks),
-                "counts": kept,
-                "truth": truth[i].numpy(),
-                "reference": candidates[i, best[i]].numpy(),
-                "draws": padded[i].numpy(),
+                "counts": count,
+                "truth": place,
+                "reference": candidates[i, best[i]].cpu().numpy(),
+                "draws": padded[i].cpu().numpy(),
                 "covered": np.array([(np.abs(u - 0.5) <= level / 2).mean() for level in LEVELS]),
                 "rhat": one.rhat,
             }
         )
     return rows
+
+
+def _ranks_of_pixels(
+    problem: Problem, batch: Batch, index: int, latents: dict[str, Tensor], random: np.random.Generator
+) -> np.ndarray:
+    """Predict the hidden pixels of one data set from draws of its latents; return the ranks of the true ones."""
+    seen = batch[index]
+    one = replace(problem, args=(seen.image, batch.mask))
+    _, predicted, _ = pixels_of_draws(latents, one, seen, plate_nesting(one))
+    hidden = ~batch.mask
+    return _rank(predicted[:, hidden].cpu().numpy(), batch.whole[index][hidden].cpu().numpy(), random)
 
 
 def _rank(draws: np.ndarray, truth: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.loop import ENDINGS
+from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
 from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 
 __all__ = ["Independent", "independent_draws"]
@@ -58,7 +58,9 @@ def independent_draws(
     Raises
     ------
     ValueError
-        For a method that returns restarts.
+        For a method that returns restarts, or a run that diverged.
+    KeyboardInterrupt, BudgetSpentError
+        For a run that was ended early.
     """
     density = Potential(problem, groups=groups)
     if method.runs_together:
@@ -66,8 +68,8 @@ def independent_draws(
     else:
         ones = [replace(problem, args=tuple(a[image] for a in problem.args)) for image in range(groups)]
         runs = [method.run(one, plan.part("image", image)) for image, one in enumerate(ones)]
-    if any(word in run.attrs for run in runs for word in ENDINGS):  # half of a simulation is no simulation
-        raise KeyboardInterrupt
+    for run in runs:  # half of a simulation is no simulation
+        go_on_only_if_whole(run.attrs)
     return density, [_of_one(run, density, most) for run in runs]
 
 

@@ -1,4 +1,4 @@
-r"""Are these numbers uniform? The empirical distribution function with a simultaneous band.
+r"""Test whether numbers are uniform: their empirical distribution function with a simultaneous band.
 
 Sailynoja, Buerkner & Vehtari 2022, *Graphical Test for Discrete Uniformity and its Applications in
 Goodness-of-Fit Evaluation and Multiple Sample Comparison*. Of N uniform numbers the count below z is

@@ -1,52 +1,21 @@
 """The one direction of imports: models end at a joint density, inference starts from one."""
 
-import ast
 import inspect
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from imports import ROOT, imports, inside
 
 from posterior_inpainting import models
 from posterior_inpainting.models import ImageModel
 
-ROOT = Path(__file__).parents[2]
 FILES = {
     half: [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / half).rglob("*.py"))]
     for half in ("models", "inference")
 }
 EVERY = FILES["models"] + FILES["inference"]
 PICTURES = ("arviz", "arviz_base", "arviz_stats", "arviz_plots", "matplotlib", "xarray")
-
-
-def imports(file, everywhere=True):
-    """Dotted names that a file imports: all of them, or only those that importing the file itself runs."""
-    found = []
-
-    def visit(node):
-        if isinstance(node, ast.Import):
-            found.extend(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            prefix = "." * node.level + (node.module or "")
-            found.append(prefix)
-            found.extend(f"{prefix}.{alias.name}" for alias in node.names)
-        if not everywhere:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                return
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                for child in node.orelse:
-                    visit(child)
-                return
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse((ROOT / file).read_text()))
-    return found
-
-
-def inside(name, *packages):
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def test_the_reader_of_imports(tmp_path):

@@ -117,6 +117,13 @@ class TestCompletions:
         plots.completions(idata)
         assert "pseudo-posterior" in plt.gcf().get_suptitle()
 
+    def test_an_incomplete_run_says_so(self, made):
+        idata, _ = made
+        idata.attrs["interrupted"] = 1
+        assert plots.describe(idata) == "Made, Up: markov draws, incomplete run (interrupted)"
+        plots.completions(idata)
+        assert "incomplete run (interrupted)" in plt.gcf().get_suptitle()
+
     @pytest.mark.parametrize("draws", [0, -1])
     def test_number_of_draws(self, made, draws):
         with pytest.raises(ValueError, match=f"draws={draws}; expected at least 1"):

@@ -1,5 +1,7 @@
 """The verdict in words, nested R-hat, and efficiency, on draws whose fault is known."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -16,18 +18,24 @@ from posterior_inpainting.inference import (
     sample,
 )
 from posterior_inpainting.inference.contract import Draws
+from posterior_inpainting.inference.evaluation.particles_judged import rhat_between_replicates
+from posterior_inpainting.inference.methods.loop import ENDINGS
 from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
-from posterior_inpainting.models import Observation, observations
+from posterior_inpainting.models import LatentCode, Observation, PluralisticTwoPath, observations, pretrained
+from posterior_inpainting.models.networks.pluralistic import PluralisticDecoder, PluralisticEncoder
 
 HALF = observations.half((1, 8, 8), hide="bottom")
 
 
-def judged(values, **attrs):
+def judged_data(values, stats=None, **attrs):
     values = torch.as_tensor(values, dtype=torch.float32)
-    drawn = Draws({"x": values}, {"lp": torch.zeros(values.shape[:2])}, "markov")
-    return diagnostics.verdict(
-        to_arviz(latent_groups(drawn), {"draws_are": "markov", "method": "ChEES"} | attrs)
-    )
+    more = {name: torch.as_tensor(value) for name, value in (stats or {}).items()}
+    drawn = Draws({"x": values}, {"lp": torch.zeros(values.shape[:2]), **more}, "markov")
+    return to_arviz(latent_groups(drawn), {"draws_are": "markov", "method": "ChEES"} | attrs)
+
+
+def judged(values, stats=None, **attrs):
+    return diagnostics.verdict(judged_data(values, stats, **attrs))
 
 
 @pytest.fixture
@@ -61,8 +69,63 @@ def test_few_draws(noise):
     assert judged(noise[:, :20]).kind == "too few draws"
 
 
-def test_unadjusted_is_never_converged(noise):
-    assert judged(noise, method=ULA().label).kind == "biased"
+def test_biased_draws_are_never_converged(noise):
+    """What the method declares counts, not a word in its label."""
+    found = judged(noise, method="Mine", biased=1)
+    assert found.kind == "biased"
+    assert "R-hat up to 1.00" in found.reason
+    assert judged(noise, method="unadjusted for inflation", biased=0).kind == "converged"
+
+
+def test_approximate_draws_are_not_the_posteriors(noise):
+    found = judged(noise, approximate=1)
+    assert found.kind == "converged"
+    assert found.advice.startswith("Read them as draws of what ChEES puts in the posterior's place")
+
+
+def test_draws_that_left_the_numbers(noise):
+    noise[3, 400:] = np.nan
+    assert judged(noise).kind == "not mixing"
+    assert "300 of the values are not finite" in judged(noise).reason
+    noise[3, 400:] = np.inf
+    assert judged(noise).kind == "not mixing"
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_chains_that_never_move(apart):
+    found = judged(np.zeros((8, 500, 3)) + apart * np.arange(8)[:, None, None])
+    assert str(found).startswith("not mixing: no chain ever moves")
+
+
+def test_a_value_that_never_varies_does_no_harm(noise):
+    noise[..., 0] = 0.25
+    assert judged(noise).kind == "converged"
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_too_few_draws_to_say_anything(noise, draws):
+    found = judged(noise[:, :draws])
+    assert found.kind == "too few draws"
+    assert f"{draws} draws a chain" in found.reason
+
+
+@pytest.mark.parametrize("ended", [word for word in ENDINGS if word != "diverged"])
+def test_an_incomplete_run_says_so(noise, ended):
+    found = judged(noise, **{ended: 1})
+    assert found.kind == "converged"
+    assert "incomplete" in found.advice
+    assert str(found).startswith(f"converged (incomplete run: {ended.replace('_', ' ')}): R-hat")
+
+
+def test_a_diverged_run_is_not_converged(noise):
+    found = judged(noise, diverged=1)
+    assert found.kind == "not mixing"
+    assert "incomplete run: diverged" in str(found)
+
+
+def test_draws_of_an_unknown_kind(noise):
+    with pytest.raises(ValueError, match="the draws are 'tea leaves'; expected one of markov"):
+        judged(noise, draws_are="tea leaves")
 
 
 def test_verdicts_of_real_runs(linear, digits, digits_model):
@@ -71,13 +134,199 @@ def test_verdicts_of_real_runs(linear, digits, digits_model):
     assert diagnostics.verdict(infer(linear, seen, ChEES(), **options)).kind == "converged"
     exact = diagnostics.verdict(infer(linear, seen, Exact(), **options))
     assert exact.kind == "independent"
-    assert exact.advice.startswith("Use the draws")
+    assert exact.reason.startswith("exact draws of the model's own posterior, by construction")
+    assert exact.advice == "Use the draws."
     poor = infer(digits_model, seen, Variational(guide="normal", steps=1), **options)
     assert "not the posterior" in diagnostics.verdict(poor).reason
+    assert diagnostics.verdict(infer(linear, seen, ULA(warmup=20), **options)).kind == "biased"
     assert diagnostics.verdict(infer(linear, seen, MAP(restarts=2, steps=5), **options)).kind == "restarts"
     particles = infer(linear, seen, TemperedSMC(), draws=500, chains=8, progress=False)
     assert diagnostics.verdict(particles).kind == "particles"
-    assert "log evidence" in str(diagnostics.verdict(particles))
+    assert diagnostics.verdict(particles).reason.startswith("replicates agree: log evidence within")
+    assert diagnostics.verdict(particles).advice == "Use the draws."
+
+
+class TestPseudoPosteriors:
+    """Draws of a density that is no joint density are never recommended as a posterior's."""
+
+    @pytest.fixture
+    def model(self):
+        shape = (1, 8, 8)
+        return PluralisticTwoPath(
+            PluralisticEncoder(shape, 2, (8, 8)), PluralisticDecoder(shape, 2, (8, 8))
+        ).eval()
+
+    @pytest.mark.parametrize("method", [Exact(), Variational(steps=0)], ids=["exact", "guide"])
+    def test_two_path(self, model, method, digits):
+        idata = infer(model, Observation(digits[3], HALF), method, draws=100, chains=2, progress=False)
+        found = diagnostics.verdict(idata)
+        assert "Use the draws" not in str(found)
+        assert "inf" not in found.reason
+        assert "of the model's own pseudo-posterior" in found.reason or "is the pseudo-post" in found.reason
+        assert found.advice.startswith("Read them as draws of the pseudo-posterior, not of a posterior")
+
+    def test_chains(self, noise):
+        found = judged(noise, density="pseudo-posterior")
+        assert found.kind == "converged"
+        assert found.reason.startswith("as draws of a pseudo-posterior, R-hat")
+        assert found.advice.startswith("Read them as draws of the pseudo-posterior, not of a posterior")
+
+    def test_a_heavier_prior(self, digits):
+        code = LatentCode(pretrained.load("digits-vae-2d"), prior_weight=10.0)
+        seen = Observation(digits[3], HALF)
+        idata = infer(code, seen, TemperedSMC(), draws=300, chains=4, progress=False)
+        assert not {"log_evidence", "log_evidence_se"} & set(idata.attrs)
+        found = diagnostics.verdict(idata)
+        assert found.kind == "particles"
+        assert "evidence" not in str(found)
+        assert found.advice.startswith("Read them as draws of the pseudo-posterior")
+
+    @pytest.mark.parametrize("draws_are", ["markov", "particles", "independent"])
+    @pytest.mark.parametrize("approximate", [0, 1])
+    @pytest.mark.parametrize("weights", ["none", "equal", "good", "bad"])
+    def test_whatever_the_figures(self, noise, draws_are, approximate, weights):
+        scale = {"none": None, "equal": 0.0, "good": 0.3, "bad": 30.0}[weights]
+        stats = {} if scale is None else {"log_weight": scale * noise[..., 0]}
+        attrs = {"replicates": 8, "effective_replicates": 8.0} if draws_are == "particles" else {}
+        found = judged(
+            noise,
+            stats=stats,
+            draws_are=draws_are,
+            density="pseudo-posterior",
+            approximate=approximate,
+            **attrs,
+        )
+        assert "Use the draws" not in str(found)
+
+
+class TestIndependentDraws:
+    @staticmethod
+    def of(noise, scale, **attrs):
+        weights = {} if scale is None else {"log_weight": scale * noise[..., 0]}
+        return judged(noise, stats=weights, draws_are="independent", **attrs)
+
+    @pytest.mark.parametrize("scale", [None, 0.0, 1e-5])
+    def test_exact_ones(self, noise, scale):
+        found = self.of(noise, scale, approximate=0)
+        assert found.reason.startswith("exact draws of the model's own posterior, by construction")
+        assert "k-hat" not in str(found)
+        assert found.advice == "Use the draws."
+        assert ("equal within 1e-05 nats" in found.reason) == (scale == 1e-5)
+
+    def test_weights_can_contradict_them(self, noise):
+        found = self.of(noise, 3.0, approximate=0)
+        assert "spread by 3.1 nats" in found.reason
+        assert found.advice.startswith("Do not use the draws")
+
+    @pytest.mark.parametrize(("scale", "advice"), [(0.3, "Reweight"), (30.0, "Read them as such")])
+    def test_exact_ones_of_another_law(self, noise, scale, advice):
+        found = self.of(noise, scale, approximate=0, law="constrained law")
+        assert found.reason.startswith("exact draws of the constrained law; k-hat")
+        assert found.advice.startswith(advice)
+
+    @pytest.mark.parametrize(
+        ("scale", "reason", "advice"),
+        [
+            (0.0, "importance weights are equal", "Use the draws."),
+            (0.3, "the guide is near the posterior", "Use the draws, or reweight them."),
+            (3.0, "the guide is not the posterior", "Use ChEES()"),
+            (300.0, "a few weights carry everything", "Use ChEES()"),
+            (None, "k-hat is not known", "Compare with ChEES()."),
+        ],
+    )
+    @pytest.mark.parametrize("attrs", [{}, {"approximate": 1}], ids=["unsaid", "said"])
+    def test_a_guide(self, noise, scale, reason, advice, attrs):
+        found = self.of(noise, scale, **attrs)
+        assert reason in found.reason
+        assert found.advice.startswith(advice)
+        assert "inf" not in found.reason
+
+    def test_an_interrupted_fit(self, noise):
+        assert "incomplete run: interrupted" in str(self.of(noise, 0.3, approximate=1, interrupted=1))
+
+
+class TestParticles:
+    """Replicates that agree are usable; those that do not, or cannot, are not."""
+
+    @staticmethod
+    def of(noise, shares, place=0.0, **attrs):
+        shares = np.asarray(shares, float) / np.sum(shares)
+        count = len(shares)
+        excess = count * np.sum(shares**2) - 1
+        attrs = {
+            "replicates": count,
+            "effective_replicates": 1 / np.sum(shares**2),
+            "log_evidence_se": np.sqrt(excess / (count - 1)) if count > 1 else np.nan,
+        } | attrs
+        random = np.random.default_rng(1)
+        replicate = random.choice(count, p=shares, size=noise.shape[:2])
+        values = noise + place * (replicate % 2)[..., None]
+        return judged(values, stats={"replicate": replicate}, draws_are="particles", **attrs)
+
+    def test_that_agree(self, noise):
+        found = self.of(noise, np.linspace(0.9, 1.1, 8))
+        assert found.reason.startswith("replicates agree: log evidence within 0.02")
+        assert found.advice == "Use the draws."
+
+    def test_that_differ(self, noise):
+        found = self.of(noise, np.linspace(0.5, 1.5, 8))
+        assert found.reason.startswith("replicates differ: log evidence within 0.1")
+        assert found.advice == "Use more particles or replicates."
+
+    def test_that_disagree(self, noise):
+        found = self.of(noise, [1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 1e-3])
+        assert found.reason.startswith("replicates disagree")
+        assert "1.7 of 8 replicates in effect" in found.reason
+        assert "Use the draws" not in str(found)
+
+    def test_a_single_one(self, noise):
+        found = self.of(noise, [1])
+        assert "not known" in found.reason
+        assert "chains=8" in found.advice
+
+    def test_that_agree_in_evidence_and_lie_apart(self, noise):
+        """Two modes of equal evidence: each replicate found one, and none knows of the other's."""
+        found = self.of(noise, np.ones(8), place=10.0)
+        assert found.reason.startswith("replicates are in different places")
+        assert "Use the draws" not in str(found)
+
+    def test_replicates_of_one_draw_each_say_nothing_of_places(self, noise):
+        made = judged_data(noise[:1, :8], stats={"replicate": np.arange(8)[None]}, draws_are="particles")
+        assert np.isnan(rhat_between_replicates(made))
+
+    def test_an_outside_method(self, noise):
+        said = judged(noise, draws_are="particles", log_evidence_se=0.05)
+        assert said.advice == "Use the draws."
+        assert "not known" in judged(noise, draws_are="particles").reason
+
+    NETWORKS: ClassVar = {
+        "networks": 10,
+        "effective_networks": 6.0,
+        "log_evidence_error_of_a_network": 0.02,
+        "rhat_within_networks": 1.003,
+    }
+
+    @pytest.mark.parametrize(
+        ("change", "chains", "reason"),
+        [
+            ({"rhat_within_networks": 1.2}, 8, "chains within networks disagree"),
+            ({"rhat_within_networks": np.nan}, 8, "chains within networks disagree"),
+            ({"log_evidence_error_of_a_network": 0.5}, 8, "networks cannot be weighed"),
+            ({"effective_networks": 1.2}, 8, "one network has nearly all the weight"),
+            ({}, 1, "one chain a network has none to agree with"),
+        ],
+    )
+    def test_networks_that_are_not_to_be_trusted(self, noise, change, chains, reason):
+        found = judged(noise[:chains], draws_are="particles", **self.NETWORKS | change)
+        assert found.reason.startswith(reason)
+        assert "Use the draws" not in str(found)
+
+    def test_networks_that_agree(self, noise):
+        found = judged(noise, draws_are="particles", **self.NETWORKS)
+        assert found.reason.startswith("chains within networks agree: R-hat within networks up to 1.003")
+        assert found.advice == "Use the draws."
+        stopped = judged(noise, draws_are="particles", interrupted=1, **self.NETWORKS)
+        assert "incomplete run: interrupted" in str(stopped)
 
 
 def test_several_modes_of_a_real_posterior(digits_model):

@@ -1,0 +1,95 @@
+"""`TemperedSMC` returns one posterior: its replicates are weighed by their evidence, not each alike."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from posterior_inpainting.inference import TemperedSMC, diagnostics, infer, sample
+from posterior_inpainting.models import LatentCode, Observation, observations, pretrained
+
+SHARE = 0.1
+SEEDS = range(6)
+
+
+def two_modes():
+    """Normal modes at -5 and 5 with shares .9 and .1, through a likelihood, so that tempering acts."""
+    prior = dist.Normal(0.0, 5.0)
+    x = pyro.sample("x", prior)
+    large, small = (dist.Normal(place, 0.3).log_prob(x) for place in (-5.0, 5.0))
+    mixture = torch.logaddexp(large + math.log(1 - SHARE), small + math.log(SHARE))
+    pyro.factor("likelihood", mixture - prior.log_prob(x))
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [sample(two_modes, TemperedSMC(), draws=500, chains=8, seed=s, progress=False) for s in SEEDS]
+
+
+def small(idata):
+    return float((idata.posterior["x"].to_numpy() > 0).mean())
+
+
+def test_a_mode_has_its_share(runs):
+    """Draws of the small mode are its share of all of them, within the seeds' own standard error."""
+    found = np.array([small(run) for run in runs])
+    error = found.std(ddof=1) / math.sqrt(len(found))
+    assert abs(found.mean() - SHARE) < 4 * error
+    assert error < 0.02  # or the line above says nothing
+    # Each run by its own account: the relative error of a share is about that of the evidence.
+    for share, run in zip(found, runs, strict=True):
+        assert abs(share / SHARE - 1) < 5 * math.hypot(
+            run.attrs["log_evidence_se"], 1 / math.sqrt(SHARE * 4000)
+        )
+
+
+def test_the_evidence(runs):
+    """The likelihood integrates to 1 against the prior."""
+    for run in runs:
+        assert abs(run.attrs["log_evidence"]) < 5 * run.attrs["log_evidence_se"]
+
+
+def test_what_remains_of_the_replicates(runs):
+    for run in runs:
+        assert run.attrs["replicates"] == 8
+        assert 1 <= run.attrs["effective_replicates"] <= 8
+        stats = run.sample_stats
+        replicate, evidence = stats["replicate"].to_numpy(), stats["log_replicate_evidence"].to_numpy()
+        one_each = {int(r): float(e) for r, e in zip(replicate.ravel(), evidence.ravel(), strict=True)}
+        counts = np.bincount(replicate.ravel(), minlength=8) / replicate.size
+        weights = np.exp([one_each.get(r, -np.inf) for r in range(8)])
+        np.testing.assert_allclose(counts, weights / weights.sum(), atol=1.5 / replicate.size)
+
+
+def test_chains_of_the_result_are_alike(runs):
+    """Draws of every replicate are in every chain, so that no chain need be weighed again."""
+    for run in runs:
+        shares = (run.posterior["x"].to_numpy() > 0).mean(1)
+        share = shares.mean()
+        assert np.abs(shares - share).max() < 5 * math.sqrt(share * (1 - share) / 500)
+
+
+def test_the_verdict_agrees_with_the_error(runs):
+    for run in runs:
+        found = diagnostics.verdict(run)
+        assert found.kind == "particles"
+        if run.attrs["log_evidence_se"] >= 0.1:
+            assert "Use the draws" not in str(found)
+
+
+def test_a_single_replicate_knows_no_error():
+    idata = sample(two_modes, TemperedSMC(), draws=200, chains=1, progress=False)
+    assert math.isnan(idata.attrs["log_evidence_se"])
+    assert "not known" in diagnostics.verdict(idata).reason
+
+
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_a_weighted_density_has_no_evidence(digits, weight):
+    model = LatentCode(pretrained.load("digits-vae-2d"), prior_weight=weight)
+    seen = Observation(digits[0], observations.half((1, 8, 8), hide="bottom"))
+    attrs = infer(model, seen, TemperedSMC(), draws=100, chains=2, progress=False).attrs
+    assert ("log_evidence" in attrs) == ("log_evidence_se" in attrs) == (weight == 1)
+    assert attrs["density"] == ("posterior" if weight == 1 else "pseudo-posterior")
