@@ -91,7 +91,8 @@ def _methods(width: int) -> str:
         marks = {"biased": made.is_biased, "approximate": made.is_approximate}
         kind = ", ".join([made.draws_are, *(word for word, is_so in marks.items() if is_so)])
         what = f"{one.what} ({one.source})" if one.source else one.what
-        rows.append(((one.name, kind, f"{one.draws} x {one.chains}"), [what, written(made)]))
+        numbers = "" if made.draws_are == "restarts" else f"{one.draws} x {one.chains}"
+        rows.append(((one.name, kind, numbers), [what, written(made)]))
     return rows_as_text(("name", "draws are", "draws x chains"), rows, width)
 
 
