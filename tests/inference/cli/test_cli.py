@@ -84,7 +84,10 @@ class TestComplete:
 
     @pytest.mark.parametrize(
         ("model", "words", "method"),
-        [("gaussian-process", ("--draws", 10, "--chains", 2), "Exact"), ("deep-image-prior", ("--draws", 3, "--chains", 2), "MALA")],
+        [
+            ("gaussian-process", ("--draws", 10, "--chains", 2), "Exact"),
+            ("deep-image-prior", ("--draws", 3, "--chains", 2), "MALA"),
+        ],
     )
     def test_models_that_need_no_training(self, model, words, method, run, tmp_path):
         code, out, _ = run(
@@ -413,7 +416,17 @@ def test_complete_gives_the_numbers_of_compare(run, tmp_path):
     words = ("--images", "7", "--mask", "half:bottom", "--seed", "3", "--jobs", "1", *chosen, "--out", "all")
     found = catalogue_comparison(run, tmp_path, words)
     for name in names:
-        words = ("sample:fashion-mnist/7", "--mask", "half:bottom", "--model", name, "--seed", "3", "--out", name)
+        words = (
+            "sample:fashion-mnist/7",
+            "--mask",
+            "half:bottom",
+            "--model",
+            name,
+            "--seed",
+            "3",
+            "--out",
+            name,
+        )
         assert run("complete", *words)[0] == 0
         row, one = found[name], table(tmp_path / name)
         shared = (set(row) & set(one)) - {"wall_time_s"}
@@ -509,7 +522,10 @@ WRONG = {
     "calibrate, draws": (("calibrate", "--draws", "0"), "draws=0; expected"),
     "calibrate, restarts": (("calibrate", "--method", "map", "--datasets", "10"), "the draws are restarts"),
     "calibrate, no exact posterior": (("calibrate", "--method", "exact"), "has no exact posterior"),
-    "calibrate, no warm-up": (("calibrate", "--method", "smc", "--warmup", "5"), "TemperedSMC does not warm up"),
+    "calibrate, no warm-up": (
+        ("calibrate", "--method", "smc", "--warmup", "5"),
+        "TemperedSMC does not warm up",
+    ),
     "calibrate, warm-up": (("calibrate", "--warmup", "0"), "warmup=0; expected at least 1"),
     "score, data set": (("score", "--dataset", "cifar"), "unknown data set 'cifar'"),
     "score, words": (("score", "--dataset", "digits", "--images", "a-b"), "expected FIRST-LAST"),
@@ -525,7 +541,10 @@ WRONG = {
         ("score", "--dataset", "digits", "--images", "0", "--model", "gaussian-process"),
         "use `compare --approach gaussian-process`",
     ),
-    "calibrate, made for each image": (("calibrate", "--model", "deep-image-prior"), "is made for each image"),
+    "calibrate, made for each image": (
+        ("calibrate", "--model", "deep-image-prior"),
+        "is made for each image",
+    ),
     "score, folder": (("score", "--root", "idx"), "idx has neither t10k-images-idx3-ubyte nor"),
 }
 

@@ -210,7 +210,9 @@ class TestResuming:
     def test_cells_are_read_and_not_computed_again(self, approaches, images, tmp_path, monkeypatch):
         some = {name: approaches[name] for name in ("amortised", "gaussian process")}
         whole = compare(some, images, MASKS, store=tmp_path, progress=False)
-        monkeypatch.setattr(Cell, "compute", lambda cell, model=None: pytest.fail("a cell was computed again"))
+        monkeypatch.setattr(
+            Cell, "compute", lambda cell, model=None: pytest.fail("a cell was computed again")
+        )
         again = compare(some, images, MASKS, store=tmp_path, progress=False)
         assert whole.equals(again)
 
@@ -219,7 +221,9 @@ class TestResuming:
         compare(some, images, MASKS, store=tmp_path, progress=False)
         computed = []
         original = Cell.compute
-        monkeypatch.setattr(Cell, "compute", lambda cell, model=None: computed.append(cell.approach) or original(cell, model))
+        monkeypatch.setattr(
+            Cell, "compute", lambda cell, model=None: computed.append(cell.approach) or original(cell, model)
+        )
         changed = some | {"restarts": Approach(approaches["restarts"].model, MAP(restarts=4, steps=50))}
         compare(changed, images, MASKS, store=tmp_path, progress=False)
         assert computed == 6 * [changed["restarts"]]
