@@ -14,6 +14,9 @@ from posterior_inpainting.inference.cli.app import app
 
 __all__ = ["Kind", "rows_as_text"]
 
+#: Cells of a row, and sentences about it.
+Row = tuple[Sequence[str], Sequence[str]]
+
 
 class Kind(StrEnum):
     """What can be listed."""
@@ -33,7 +36,7 @@ def listed(
     typer.echo(tables[kind](min(shutil.get_terminal_size().columns, 120)))
 
 
-def rows_as_text(head: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[str]]], width: int) -> str:
+def rows_as_text(head: Sequence[str], rows: Sequence[Row], width: int) -> str:
     """Lay rows out in columns; sentences about a row stand below it, indented.
 
     Parameters
@@ -72,7 +75,7 @@ def _models(width: int) -> str:
     from posterior_inpainting.inference.catalogue import MODELS
 
     needs = {"weights": "", "data": "its data set", "patches": "its data set", "image": "nothing else"}
-    rows = []
+    rows: list[Row] = []
     for one in MODELS.values():
         made = ", ".join(one.priors) or needs[one.made_from]
         words = [f"{one.random} ({one.source})", f"by default {one.settings}; needs {made}"]
@@ -85,7 +88,7 @@ def _models(width: int) -> str:
 def _methods(width: int) -> str:
     from posterior_inpainting.inference.catalogue import METHODS, written
 
-    rows = []
+    rows: list[Row] = []
     for one in METHODS.values():
         made = one.make()
         marks = {"biased": made.is_biased, "approximate": made.is_approximate}
@@ -99,14 +102,14 @@ def _methods(width: int) -> str:
 def _masks(width: int) -> str:
     from posterior_inpainting.inference.catalogue import MASKS
 
-    rows = [((one.usage, one.names, one.what), []) for one in MASKS.values()]
+    rows: list[Row] = [((one.usage, one.names, one.what), []) for one in MASKS.values()]
     return rows_as_text(("written as", "names what is", "which"), rows, width)
 
 
 def _priors(width: int) -> str:
     from posterior_inpainting.inference.catalogue import MODELS, PRIORS
 
-    rows = []
+    rows: list[Row] = []
     for one in PRIORS.values():
         users = ", ".join(model.name for model in MODELS.values() if one.name in model.priors)
         shape = " x ".join(map(str, one.shape))

@@ -26,7 +26,7 @@ DATA_FOLDER = Annotated[Path | None, typer.Option(help="Folder with the data set
 def laid_out(command: Callable) -> Callable:
     """Return a command whose parameters that are dataclasses stand as an option a field on the command line."""
     hints = typing.get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     laid: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name not in groups:
@@ -34,14 +34,14 @@ def laid_out(command: Callable) -> Callable:
             continue
         kind = groups[parameter.name]
         types = typing.get_type_hints(kind, include_extras=True)
-        for one in fields(kind):  # type: ignore[arg-type]
+        for one in fields(kind):
             default = inspect.Parameter.empty if one.default is MISSING else one.default
             laid.append(parameter.replace(name=one.name, default=default, annotation=types[one.name]))
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         made = {
-            name: kind(**{one.name: given.pop(one.name) for one in fields(kind)})  # type: ignore[arg-type]
+            name: kind(**{one.name: given.pop(one.name) for one in fields(kind)})
             for name, kind in groups.items()
         }
         command(**given, **made)
@@ -74,8 +74,9 @@ class Drawing:
             approach = changed(approach, method=other, draws=numbers.draws, chains=numbers.chains)
         if self.warmup is not None:
             approach = changed(approach, method=approach.method.warmed(self.warmup))
-        given = {"draws": self.draws, "chains": self.chains}
-        return changed(approach, **{name: value for name, value in given.items() if value is not None})
+        draws = approach.draws if self.draws is None else self.draws
+        chains = approach.chains if self.chains is None else self.chains
+        return changed(approach, draws=draws, chains=chains)
 
 
 @dataclass(frozen=True)
