@@ -1,6 +1,7 @@
 """One inference layer for every model: draws, their diagnostics, scores and pictures."""
 
-from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference import catalogue
+from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.comparison.compare import compare
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.evaluation import calibration_plots, diagnostics, plots, scores
@@ -58,6 +59,7 @@ __all__ = [
     "blend",
     "calibrate",
     "calibration_plots",
+    "catalogue",
     "compare",
     "diagnostics",
     "early_stopping",

@@ -8,25 +8,24 @@ from typing import Annotated
 
 import typer
 
-from posterior_inpainting.inference.cli.app import app, check_folder, picture, some_of, write_all
+from posterior_inpainting.inference.cli.app import app, check_folder, picture, write_all
+from posterior_inpainting.inference.cli.options import HeldOut, laid_out
 
 _MASKS = ("half:bottom", "scatter:0.3", "box:8,8,12,12")
 
 
 @app.command()
+@laid_out
 def compare(
-    dataset: Annotated[str, typer.Option(help="A data set with a test split.")] = "fashion-mnist",
-    images: Annotated[str, typer.Option(help="Test images, such as 0-19 or 7.")] = "0-19",
-    mask: Annotated[list[str] | None, typer.Option("--mask", "--masks", help="May be repeated.")] = None,
+    held_out: HeldOut,
     approach: Annotated[
-        list[str] | None, typer.Option(help="One of them; may be repeated; all if none.")
+        list[str] | None, typer.Option(help="Name of a model; may be repeated; all that suit if none.")
     ] = None,
     budget: Annotated[
         int | None, typer.Option(help="Gradients that an approach may take for one image.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every image, as for `complete`.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes side by side, a thread each.")] = 2,
-    root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for comparison.nc, table.md, comparison.png, cells/.")
     ] = Path("out"),
@@ -35,19 +34,23 @@ def compare(
 
     Every cell is kept in OUT/cells as soon as it is done: the same command goes on after a kill.
     """
-    from posterior_inpainting.inference.cli.catalogue import mask_named
-    from posterior_inpainting.inference.comparison import APPROACHES, markdown, sheet, table
+    from posterior_inpainting.inference import catalogue
     from posterior_inpainting.inference.comparison import compare as compared
-    from posterior_inpainting.models import datasets
 
     check_folder(out)
-    whole = some_of(datasets.load(dataset, root=root), images, dataset)
-    shape = tuple(whole.shape[1:])
-    masks = {name: mask_named(name, shape) for name in mask or _MASKS}
-    names = approach or list(APPROACHES)
-    found = compared(names, whole, masks, budget=budget, seed=seed, store=out / "cells", jobs=jobs, root=root)
-    first = int(images.partition("-")[0])
-    found = found.assign_coords(image=found["image"] + first)
+    names = approach or list(catalogue.APPROACHES)
+    chosen = {name: catalogue.approach(name, held_out.root) for name in names}
+    images, masks = held_out.read(_MASKS)
+    found = compared(chosen, images, masks, budget=budget, seed=seed, store=out / "cells", jobs=jobs)
+    found = found.assign_coords(image=found["image"] + held_out.first)
+    _write(found, list(masks), out)
+    _print(found, f"{held_out.dataset} {held_out.images}, {len(masks)} masks", len(masks), out)
+
+
+def _write(found, masks: list[str], out: Path) -> None:
+    """Write data set, tables and sheets, all or none."""
+    from posterior_inpainting.inference.comparison import markdown, sheet, table
+
     tables = [f"All masks\n\n{markdown(found)}"] + [f"{name}\n\n{markdown(found, name)}" for name in masks]
     sheets = {
         f"comparison-{number}.png": functools.partial(_draw, sheet, found, name)
@@ -62,10 +65,15 @@ def compare(
             **sheets,
         },
     )
-    typer.echo(f"{dataset} {images}, {len(masks)} masks, mean over images and masks; hidden pixels only")
+
+
+def _print(found, title: str, sheets: int, out: Path) -> None:
+    from posterior_inpainting.inference.comparison import table
+
+    typer.echo(f"{title}, mean over images and masks; hidden pixels only")
     shown = table(found).sort_values("CRPS")
     typer.echo(shown.to_string(float_format=lambda value: f"{value:.4g}", na_rep=""))
-    typer.echo(f"Wrote comparison.nc, table.md, scores.csv and {len(masks)} sheets to {out}/")
+    typer.echo(f"Wrote comparison.nc, table.md, scores.csv and {sheets} sheets to {out}/")
 
 
 def _draw(sheet, found, mask: str, path: Path) -> None:

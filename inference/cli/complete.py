@@ -9,22 +9,17 @@ from typing import Annotated
 import typer
 
 from posterior_inpainting.inference.cli.app import app, check_folder, picture, write_all
+from posterior_inpainting.inference.cli.options import DATA_FOLDER, Drawing, laid_out
+from posterior_inpainting.inference.cli.pixels import Pixels
 
 
 @app.command()
+@laid_out
 def complete(
-    image: Annotated[str, typer.Argument(help="A PNG, JPEG or NPY file, or sample:fashion-mnist/7.")],
-    mask: Annotated[
-        str | None, typer.Option(help="Such as box:14,0,14,28, scatter:0.3, half:bottom, grid:2.")
-    ] = None,
-    seen: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are seen.")] = None,
-    missing: Annotated[Path | None, typer.Option(help="Image file whose marked pixels are missing.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="The whole image, to score against.")] = None,
-    model: Annotated[str, typer.Option(help="Name of a model.")] = "fashion-mnist-vae",
-    method: Annotated[str | None, typer.Option(help="Name of a method, if not the model's own.")] = None,
-    draws: Annotated[int | None, typer.Option(help="Kept draws a chain, if not the model's own.")] = None,
-    chains: Annotated[int | None, typer.Option(help="Chains, if not the model's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
+    pixels: Pixels,
+    drawing: Drawing,
+    model: Annotated[str, typer.Option(help="Name of a model; see `list models`.")] = "vae",
+    root: DATA_FOLDER = None,
     out: Annotated[Path, typer.Option(help="Folder for completions.png, posterior.nc, summary.csv.")] = Path(
         "out"
     ),
@@ -33,62 +28,24 @@ def complete(
 
     A transparent pixel is missing if neither --mask, --seen nor --missing is given.
     """
-    from posterior_inpainting.inference import diagnostics, infer, plots, scores
-    from posterior_inpainting.inference.cli.catalogue import (
-        SETTINGS,
-        check_seen,
-        check_values,
-        image_named,
-        mask_named,
-        method_named,
-        model_for,
-    )
+    from posterior_inpainting.inference import catalogue, diagnostics, infer, plots
+    from posterior_inpainting.inference.comparison.figures import figures
     from posterior_inpainting.inference.results.convert import save
-    from posterior_inpainting.models import Observation, image_files
-    from posterior_inpainting.models.shapes import check_image
 
-    pixels, opaque = image_named(image)
-    given = [
-        name
-        for name, value in (("--mask", mask), ("--seen", seen), ("--missing", missing))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} are given; expected one of them")
-    whole = None
-    if mask is not None:
-        known = mask_named(mask, tuple(pixels.shape))
-        whole = pixels if opaque is None or opaque.all() else None
-        if not ((pixels >= 0) & (pixels <= 1)).all():  # what is hidden may be anything, but is no truth then
-            whole = None
-    elif seen is not None:
-        known = image_files.read_mask(seen, pixels, "seen")
-    elif missing is not None:
-        known = image_files.read_mask(missing, pixels, "missing")
-    elif opaque is not None and not opaque.all():
-        known = opaque
-    else:
-        raise ValueError(f"{image} has no transparent pixel; give --mask, --seen or --missing")
-    check_seen(pixels, known)
-    if truth is not None:
-        whole = image_files.read_image(truth)[0]
-        check_image(whole, tuple(pixels.shape))
-        check_values(whole[~known], "hidden pixels of the truth")
+    observation, whole = pixels.read()
     check_folder(out)
-    own_method, own_draws, own_chains = SETTINGS.get(model, ("chees", 800, 16))
-    chosen = method_named(own_method if method is None else method)
-    seen_pixels = Observation(pixels, known)
+    approach = drawing.of(catalogue.entry(model), root).made_for(observation)
     posterior = infer(
-        model_for(model, seen_pixels),
-        seen_pixels,
-        chosen,
-        draws=own_draws if draws is None else draws,
-        chains=own_chains if chains is None else chains,
-        seed=seed,
+        approach.model_for(observation),
+        observation,
+        approach.method,
+        draws=approach.draws,
+        chains=approach.chains,
+        seed=drawing.seed,
     )
     table = diagnostics.summary(posterior)
-    if whole is not None:
-        table |= scores.score(posterior, truth=whole)
+    if whole is not None and table["draws"] > 1:
+        table |= figures(posterior, whole)
     axes = plots.completions(posterior, truth=whole)
     write_all(
         out,
@@ -98,9 +55,9 @@ def complete(
             "summary.csv": lambda path: _write_table(table, path),
         },
     )
-    typer.echo(
-        f"{posterior.attrs['model']} by {posterior.attrs['method']}: {posterior.attrs['draws_are']} draws"
-    )
+    kind = posterior.attrs["draws_are"]
+    said = "optima and no draws, scored as if they were" if kind == "restarts" else f"{kind} draws"
+    typer.echo(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {said}")
     _print(table)
     typer.echo(f"Wrote completions.png, posterior.nc and summary.csv to {out}/")
 

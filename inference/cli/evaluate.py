@@ -7,48 +7,37 @@ from typing import Annotated
 
 import typer
 
-from posterior_inpainting.inference.cli.app import (
-    app,
-    check_folder,
-    method_warmed,
-    picture,
-    some_of,
-    write_all,
-)
+from posterior_inpainting.inference.cli.app import app, check_folder, picture, write_all
+from posterior_inpainting.inference.cli.options import DATA_FOLDER, Drawing, HeldOut, laid_out
 
 
 @app.command()
+@laid_out
 def calibrate(
+    drawing: Drawing,
     mask: Annotated[str, typer.Option(help="Such as half:bottom, scatter:0.3, box:2,2,4,4.")] = "half:bottom",
-    model: Annotated[str, typer.Option(help="Name of a model.")] = "digits-vae-2d",
-    method: Annotated[str, typer.Option(help="Name of a method.")] = "chees",
+    model: Annotated[str, typer.Option(help="Name of a model; see `list models`.")] = "digits-vae-2d",
     datasets: Annotated[int, typer.Option(help="Data sets to simulate.")] = 500,
-    draws: Annotated[int, typer.Option(help="Kept draws a chain, before thinning.")] = 60,
-    chains: Annotated[int, typer.Option(help="Chains of each data set.")] = 16,
-    warmup: Annotated[
-        int | None, typer.Option(help="Iterations that adapt, if not the method's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed: the same one gives the same numbers.")] = 0,
+    root: DATA_FOLDER = None,
     out: Annotated[Path, typer.Option(help="Folder for ranks.png, tarp.png, calibration.csv.")] = Path("out"),
 ) -> None:
     """Test a method on data that the model itself made: rank ECDF (SBC), TARP, coverage of hidden pixels."""
-    from posterior_inpainting.inference import calibration_plots
-    from posterior_inpainting.inference.cli.catalogue import mask_named, model_named
+    from posterior_inpainting.inference import calibration_plots, catalogue
     from posterior_inpainting.inference.evaluation.calibration import calibrate
 
     check_folder(out)
-    # Bundled priors have a shape of their own; a linear model takes the smallest that its data have.
-    chosen = model_named(model, (3, 8, 8) if model == "natural-linear" else (1, 8, 8))
+    entry = catalogue.entry(model)
+    approach = drawing.of(entry, root)
+    chosen = entry.model(root)
     found = calibrate(
         chosen,
-        method_warmed(method, warmup),
-        mask=mask_named(mask, chosen.image_shape),
+        approach.method,
+        mask=catalogue.mask(mask, chosen.image_shape),
         datasets=datasets,
-        draws=draws,
-        chains=chains,
-        seed=seed,
+        draws=approach.draws,
+        chains=approach.chains,
+        seed=drawing.seed,
     )
-    ranks, tarp = found.sbc(), found.tarp()
     write_all(
         out,
         {
@@ -60,7 +49,7 @@ def calibrate(
     typer.echo(
         f"{found.model} by {found.method}: {datasets} data sets, ranks among {found.counts.mean():.0f} draws"
     )
-    for name, verdict in (("SBC", ranks), ("TARP", tarp)):
+    for name, verdict in (("SBC", found.sbc()), ("TARP", found.tarp())):
         word = "inside" if verdict.inside_band else "OUTSIDE"
         worst = f": {', '.join(verdict.outside)}" if name == "SBC" and verdict.outside else ""
         typer.echo(f"  {name:<5}{word} the {verdict.level:.0%} band (p = {verdict.pvalue:.3g}){worst}")
@@ -69,40 +58,41 @@ def calibrate(
 
 
 @app.command()
+@laid_out
 def score(
-    dataset: Annotated[str, typer.Option(help="A data set with a test split.")] = "fashion-mnist",
-    images: Annotated[str, typer.Option(help="Test images, such as 0-199 or 7.")] = "0-199",
-    mask: Annotated[list[str] | None, typer.Option(help="A mask; may be repeated.")] = None,
-    model: Annotated[str, typer.Option(help="Name of a model.")] = "fashion-mnist-vae",
-    method: Annotated[str, typer.Option(help="Name of a method.")] = "chees",
-    draws: Annotated[int, typer.Option(help="Kept draws a chain.")] = 50,
-    chains: Annotated[int, typer.Option(help="Chains; at least 400 draws together.")] = 16,
-    warmup: Annotated[
-        int | None, typer.Option(help="Iterations that adapt, if not the method's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed: the same one gives the same draws.")] = 0,
-    root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
+    held_out: HeldOut,
+    drawing: Drawing,
+    model: Annotated[str, typer.Option(help="Name of a model; see `list models`.")] = "vae",
     out: Annotated[Path, typer.Option(help="Folder for scores.csv and summary.csv.")] = Path("out"),
 ) -> None:
-    """Score posteriors of real held-out images, hidden pixels only: a row an image and mask, and the means."""
-    from posterior_inpainting.inference.cli.catalogue import mask_named, model_named
+    """Score posteriors of real held-out images, hidden pixels only: a row an image and mask, and the means.
+
+    At least 400 draws an image. Images run in one batch where the method can; `compare` runs each as `complete` does.
+    """
+    from posterior_inpainting.inference import catalogue
     from posterior_inpainting.inference.evaluation.held_out import score_real, summary
-    from posterior_inpainting.models import datasets
+    from posterior_inpainting.models import Observation
 
     check_folder(out)
-    whole = some_of(datasets.load(dataset, root=root), images, dataset)
-    shape = tuple(whole.shape[1:])
-    masks = {name: mask_named(name, shape) for name in mask or ["half:bottom"]}
-    chosen = model_named(model, shape)
+    approach = drawing.of(catalogue.entry(model), held_out.root)
+    if catalogue.entry(model).made_from == "image":
+        raise ValueError(f"{model} is made for each image; use `compare --approach {model}`")
+    images, masks = held_out.read(("half:bottom",))
+    chosen = approach.model_for(Observation(images[0], next(iter(masks.values()))))
     table = score_real(
-        chosen, method_warmed(method, warmup), whole, masks, draws=draws, chains=chains, seed=seed
+        chosen,
+        approach.method,
+        images,
+        masks,
+        draws=approach.draws,
+        chains=approach.chains,
+        seed=drawing.seed,
     )
-    first = int(images.partition("-")[0])
-    table.index = table.index.set_levels(table.index.levels[1] + first, level="image")
+    table.index = table.index.set_levels(table.index.levels[1] + held_out.first, level="image")
     means = summary(table)
     write_all(out, {"scores.csv": table.to_csv, "summary.csv": means.to_csv})
     typer.echo(
-        f"{type(chosen).__name__} by {method}: {dataset} {images}, mean and standard error over images"
+        f"{model} by {approach.method.label}: {held_out.dataset} {held_out.images}, mean and standard error over images"
     )
     typer.echo(means.to_string(float_format=lambda value: f"{value:.4g}", na_rep=""))
     typer.echo(f"Wrote scores.csv and summary.csv to {out}/")

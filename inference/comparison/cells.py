@@ -16,13 +16,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.catalogue.approach import Approach
+from posterior_inpainting.inference.comparison.figures import figures
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
-from posterior_inpainting.inference.evaluation.diversity import diversity
 from posterior_inpainting.inference.infer import infer
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
 
@@ -30,7 +31,10 @@ __all__ = ["Cell"]
 
 #: Draws of a cell that are kept: so many groups (ArviZ calls them chains) of so many.
 KEPT = (4, 16)
+#: Of the meaning of a cell's numbers: files of another one are computed anew.
+_VERSION = 2
 _CONVERGENCE = ("R-hat, pixels (max)", "ESS bulk, pixels (min)", "Pareto k-hat")
+_ATTRIBUTES = ("model", "method", "settings", "draws_are", "density")
 _DIMS = ("chain", "draw", "channel", "row", "column")
 
 
@@ -59,6 +63,7 @@ class Cell:
         approach = self.approach
         return fingerprint(
             {
+                "version": _VERSION,
                 "model": model,
                 "method": type(approach.method).__name__,
                 "settings": convert.settings(approach.method),
@@ -68,12 +73,15 @@ class Cell:
             }
         )
 
-    def compute(self) -> xr.Dataset:
-        """Draw and score: a variable a figure, kept ``draws``, ``mean``, ``sd`` and the ``brightness`` of the hole."""
+    def compute(self, model: ImageModel | None = None) -> xr.Dataset:
+        """Draw and score: a variable a figure, kept ``draws``, ``mean``, ``sd`` and the ``brightness`` of the hole.
+
+        ``model`` is the approach's for this observation, if it is made already.
+        """
         approach = self.approach
         with gradient_budget(self.budget):
             posterior = infer(
-                approach.model_for(self.observation),
+                approach.model_for(self.observation) if model is None else model,
                 self.observation,
                 approach.method,
                 draws=approach.draws,
@@ -81,14 +89,16 @@ class Cell:
                 seed=self.seed,
                 progress=False,
             )
-        figures: dict[str, Any] = scores.score(posterior, self.truth, restarts_as_draws=True)
-        figures |= diversity(posterior)
         summary = diagnostics.summary(posterior)
-        figures |= {name: summary[name] for name in _CONVERGENCE if name in summary}
-        figures |= {
-            "seconds": posterior.attrs["wall_time_s"],
-            "gradients": float(posterior.attrs.get("gradient_evaluations", 0)),
-        }
+        found = figures(posterior, self.truth) | {n: summary[n] for n in _CONVERGENCE if n in summary}
+        shown: dict[str, Any] = {name: float(value) for name, value in found.items()}
+        shown["seconds"] = posterior.attrs["wall_time_s"]
+        shown["gradients"] = float(posterior.attrs.get("gradient_evaluations", 0))
+        attrs = {name: posterior.attrs[name] for name in _ATTRIBUTES}
+        return xr.Dataset(shown | self._pictures(posterior), attrs=attrs)
+
+    def _pictures(self, posterior) -> dict[str, Any]:
+        """Return kept draws, their brightness, mean and standard deviation as variables."""
         completion = np.clip(scores.flat(posterior, "posterior", "completion"), 0, 1)
         predictive = np.clip(scores.flat(posterior, "posterior_predictive", "image"), 0, 1)
         mask = self.observation.mask.numpy()
@@ -97,19 +107,12 @@ class Cell:
         kept = np.where(mask, seen, completion[some]).reshape(*KEPT, *mask.shape)
         alone = posterior.attrs["draws_are"] == "restarts"
         hidden = (completion if alone else predictive)[some][:, ~mask].mean(-1).reshape(KEPT)
-        return xr.Dataset(
-            {
-                **{name: float(value) for name, value in figures.items()},
-                "draws": (_DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
-                "brightness": (_DIMS[:2], hidden),
-                "mean": (_DIMS[2:], np.where(mask, seen, completion.mean(0)).astype(np.float32)),
-                "sd": (_DIMS[2:], np.where(mask, 0.0, predictive.std(0)).astype(np.float32)),
-            },
-            attrs={
-                name: posterior.attrs[name]
-                for name in ("model", "method", "settings", "draws_are", "density")
-            },
-        )
+        return {
+            "draws": (_DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
+            "brightness": (_DIMS[:2], hidden),
+            "mean": (_DIMS[2:], np.where(mask, seen, completion.mean(0)).astype(np.float32)),
+            "sd": (_DIMS[2:], np.where(mask, 0.0, predictive.std(0)).astype(np.float32)),
+        }
 
 
 def cell_path(store: Path, approach: str, mask: str, image: int) -> Path:

@@ -10,8 +10,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.comparison.approach import Approach
-from posterior_inpainting.inference.comparison.named import check_name
+from posterior_inpainting.inference.catalogue import Approach, approach
 from posterior_inpainting.inference.comparison.processes import Where, Work, computed
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation.held_out import check_held_out
@@ -29,7 +28,6 @@ def compare(
     seed: int = 0,
     store: str | Path | None = None,
     jobs: int = 1,
-    root: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Complete every image behind every mask by every approach, and score the hidden pixels.
@@ -37,7 +35,7 @@ def compare(
     Parameters
     ----------
     approaches
-        Name -> ``Approach``; or names of those that come with the package, for Fashion-MNIST.
+        Name -> ``Approach``; or names of the catalogue, such as ``APPROACHES``, with the draws that it gives them.
     images
         Whole images ``(n, channel, row, column)`` in [0, 1], none of which a model was trained on.
     masks
@@ -51,8 +49,6 @@ def compare(
         computed with other settings is computed anew.
     jobs
         Processes side by side, each with one thread.
-    root
-        Folder of Fashion-MNIST for the named approach that is fitted to it, where it is not found by itself.
     progress
         Whether to show a progress bar.
 
@@ -89,12 +85,31 @@ def compare(
     >>> list(table(comparison).index)
     ['code', 'Gaussian process']
     """
-    _check(approaches, images, masks, jobs)
+    chosen = _chosen(approaches)
+    check_held_out(images, masks)
+    if not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(f"jobs={jobs!r}; expected a whole number of at least 1")
     with gradient_budget(budget):  # raises here for a number that is none, and not once a cell
         pass
     folder = None if store is None else Path(store)
-    work = Work(approaches, images.detach().cpu(), masks, budget, seed, folder, root)
-    where = [(name, mask, image) for image in range(len(images)) for mask in masks for name in approaches]
+    work = Work(chosen, images.detach().cpu(), masks, budget, seed, folder)
+    where = [(name, mask, image) for image in range(len(images)) for mask in masks for name in chosen]
+    done, errors = _done(work, where, jobs, progress)
+    if errors:
+        first = next(iter(errors))
+        names = ", ".join(dict.fromkeys(name for name, _, _ in errors))
+        warnings.warn(
+            f"{len(errors)} of {len(where)} cells failed ({names}); the first: {errors[first]}", stacklevel=2
+        )
+    if not done:
+        raise ValueError(f"every approach failed; the first said: {next(iter(errors.values()))}")
+    return _assembled(done, errors, work)
+
+
+def _done(
+    work: Work, where: list[Where], jobs: int, progress: bool
+) -> tuple[dict[Where, xr.Dataset], dict[Where, str]]:
+    """Compute all cells under a progress bar; return those that are done, and what the others said."""
     done: dict[Where, xr.Dataset] = {}
     errors: dict[Where, str] = {}
     bar = tqdm(total=len(where), desc="comparing", unit="cell", disable=not progress)
@@ -106,15 +121,7 @@ def compare(
                 done[at] = found
             bar.set_postfix(approach=at[0], failed=len(errors), refresh=False)
             bar.update()
-    if errors:
-        first = next(iter(errors))
-        names = ", ".join(dict.fromkeys(name for name, _, _ in errors))
-        warnings.warn(
-            f"{len(errors)} of {len(where)} cells failed ({names}); the first: {errors[first]}", stacklevel=2
-        )
-    if not done:
-        raise ValueError(f"every approach failed; the first said: {next(iter(errors.values()))}")
-    return _assembled(done, errors, work)
+    return done, errors
 
 
 def _assembled(done: dict[Where, xr.Dataset], errors: dict[Where, str], work: Work) -> xr.Dataset:
@@ -159,20 +166,16 @@ def _attribute(done: dict[Where, xr.Dataset], name: str, attribute: str) -> str:
     return next((cell.attrs[attribute] for (n, _, _), cell in done.items() if n == name), "")
 
 
-def _check(approaches, images: Image, masks: Mapping[str, Mask], jobs: int) -> None:
+def _chosen(approaches: Mapping[str, Approach] | Sequence[str]) -> dict[str, Approach]:
+    """Return approaches by name, those of the catalogue for names."""
     if not approaches or isinstance(approaches, str):
         raise ValueError(f"approaches={approaches!r}; expected name -> Approach, or a list of names")
     twice = [name for name in approaches if list(approaches).count(name) > 1]
     if twice:
         raise ValueError(f"approach {twice[0]!r} is named more than once")
-    for name in approaches:
-        if isinstance(approaches, Mapping):
-            if not isinstance(approaches[name], Approach):
-                raise ValueError(
-                    f"approach {name!r} is {approaches[name]!r:.60}; expected Approach(model, method)"
-                )
-        else:
-            check_name(name)
-    check_held_out(images, masks)
-    if not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"jobs={jobs!r}; expected a whole number of at least 1")
+    if not isinstance(approaches, Mapping):
+        return {name: approach(name) for name in approaches}
+    for name, one in approaches.items():
+        if not isinstance(one, Approach):
+            raise ValueError(f"approach {name!r} is {one!r:.60}; expected Approach(model, method)")
+    return dict(approaches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from posterior_inpainting.inference.comparison.approach import Approach
+from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
-from posterior_inpainting.inference.comparison.named import approach_named
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -31,39 +31,41 @@ Where = tuple[str, str, int]
 class Work:
     """Everything that a process needs to compute any cell; models are made at their first use."""
 
-    approaches: Mapping[str, Approach] | Sequence[str]
+    approaches: Mapping[str, Approach]
     images: Image
     masks: Mapping[str, Mask]
     budget: int | None
     seed: int
     store: Path | None
-    root: str | Path | None = None
-    made: dict[str, tuple[Approach, str]] = field(default_factory=dict)
+    made: dict[str, tuple[ImageModel, str]] = field(default_factory=dict)
 
     def compute(self, at: Where) -> xr.Dataset | str:
         """Read a cell or compute it; an error comes back as what it says."""
         name, mask, image = at
         try:
-            approach, model = self._approach(name)
             truth = self.images[image]
-            cell = Cell(approach, Observation(truth, self.masks[mask]), truth, self.seed, self.budget)
-            signature = cell.signature(model)
+            seen = Observation(truth, self.masks[mask])
+            cell = Cell(self.approaches[name], seen, truth, self.seed, self.budget)
+            model, digest = self._model(name, seen)
+            signature = cell.signature(digest)
             path = None if self.store is None else cell_path(self.store, name, mask, image)
             found = None if path is None else read_cell(path, signature)
             if found is None:
-                found = cell.compute()
+                found = cell.compute(model)
                 if path is not None:
                     write_cell(path, found, signature)
             return found
         except Exception as error:  # one approach that fails must not lose the others, whatever it raises
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
-    def _approach(self, name: str) -> tuple[Approach, str]:
-        """Return an approach and the digest of its model."""
+    def _model(self, name: str, seen: Observation) -> tuple[ImageModel | None, str]:
+        """Return the one model of an approach, or none where each image has its own, and the digest of what it is."""
+        approach = self.approaches[name]
+        if approach.for_each_image:
+            return None, fingerprint(approach.model)
         if name not in self.made:
-            known = self.approaches
-            approach = known[name] if isinstance(known, Mapping) else approach_named(name, self.root)
-            self.made[name] = approach, fingerprint(approach.model)
+            model = approach.model_for(seen)
+            self.made[name] = model, fingerprint(model)
         return self.made[name]
 
 

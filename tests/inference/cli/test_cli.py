@@ -9,17 +9,10 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from posterior_inpainting.inference import cli, load
-from posterior_inpainting.inference.cli import catalogue
-from posterior_inpainting.inference.cli.catalogue import (
-    image_named,
-    mask_named,
-    method_named,
-    model_for,
-    model_named,
-)
+from posterior_inpainting.inference import catalogue, cli, load
+from posterior_inpainting.inference.cli.pixels import image_named
 from posterior_inpainting.inference.results.convert import group
-from posterior_inpainting.models import datasets, geology, observations, pretrained
+from posterior_inpainting.models import datasets, observations, pretrained
 
 DIGIT = "sample:digits/3"
 FAST = ("--model", "digits-vae-2d", "--method", "amortised", "--draws", "20", "--chains", "2")
@@ -91,7 +84,10 @@ class TestComplete:
 
     @pytest.mark.parametrize(
         ("model", "words", "method"),
-        [("gp", ("--draws", 10, "--chains", 2), "Exact"), ("dip", ("--draws", 3, "--chains", 2), "MALA")],
+        [
+            ("gaussian-process", ("--draws", 10, "--chains", 2), "Exact"),
+            ("deep-image-prior", ("--draws", 3, "--chains", 2), "MALA"),
+        ],
     )
     def test_models_that_need_no_training(self, model, words, method, run, tmp_path):
         code, out, _ = run(
@@ -156,10 +152,13 @@ class TestComplete:
         words = ("--model", "digits-linear", "--method", "map", "--out", "out")
         code, out, _ = run("complete", DIGIT, "--mask", "box:2,2,3,3", *words)
         assert code == 0
-        assert "LinearGaussian by MAP" in out
-        figures = table(tmp_path / "out")
-        assert "PSNR of the best restart (oracle, dB)" in figures
-        assert "coverage 90%" not in figures
+        assert "LinearGaussian by MAP: optima and no draws, scored as if they were" in out
+        assert {"PSNR of the best restart (oracle, dB)", "coverage 90%"} <= set(table(tmp_path / "out"))
+
+    def test_one_draw_is_shown_and_not_scored(self, run, tmp_path):
+        words = (*FAST[:4], "--draws", 1, "--chains", 1, "--out", "out")
+        assert run("complete", DIGIT, "--mask", "half:top", *words)[0] == 0
+        assert "CRPS" not in table(tmp_path / "out")
 
     def test_an_older_result_is_replaced_and_other_files_stay(self, run, tmp_path):
         folder = tmp_path / "out"
@@ -219,7 +218,7 @@ SEEN = ("--mask", "half:bottom")
 TRAIN = ("train", "fashion-mnist-vae", "--root", "idx")
 BAD = {
     # name: what is prepared, words of the command line, words of the message
-    "shape": (nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "(1, 8, 8); expected (1, 28, 28)"),
+    "shape": (nothing, (DIGIT, *SEEN, "--model", "vae"), "(1, 8, 8); expected (1, 28, 28)"),
     "channels": (array(np.zeros((8, 8, 3), np.uint8)), ("a.npy", *SEEN, *FAST), "(3, 8, 8); expected (1, 8, 8)"),
     "mask of another size": (array(np.ones((8, 9))), (DIGIT, "--seen", "a.npy", *FAST), "8 x 9 pixels; the image"),
     "NaN": (array(HALF), ("a.npy", "--mask", "half:top", *FAST), "32 seen pixels are NaN"),
@@ -241,12 +240,16 @@ BAD = {
     ),
     "truncated weights": (weights(lambda data: data[:1000]), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
     "empty weights": (weights(lambda data: b""), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
-    "model": (nothing, (DIGIT, *SEEN, "--model", "dcgan"), "unknown model 'dcgan'; there are digits-vae-2d"),
+    "model": (nothing, (DIGIT, *SEEN, "--model", "dcgan"), "unknown model 'dcgan'; there are linear-gaussian"),
+    "prior for a model": (
+        nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "the models of it are vae-amortised, vae",
+    ),
+    "no warm-up": (nothing, (DIGIT, *SEEN, *FAST, "--warmup", "9"), "Variational does not warm up"),
     "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "gibbs"), "unknown method 'gibbs'; there are "),
     "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "has no exact posterior"),
     "mask": (nothing, (DIGIT, "--mask", "star:3", *FAST), "unknown mask 'star:3'; there are box:TOP"),
     "mask without numbers": (nothing, (DIGIT, "--mask", "box", *FAST), "expected box:TOP,LEFT"),
-    "mask with too few": (nothing, (DIGIT, "--mask", "box:1,2", *FAST), "too few numbers"),
+    "mask with too few": (nothing, (DIGIT, "--mask", "box:1,2", *FAST), "expected box:TOP,LEFT,HEIGHT,WIDTH"),
     "mask with too many": (nothing, (DIGIT, "--mask", "grid:1,2", *FAST), "expected grid:FACTOR"),
     "mask with words": (nothing, (DIGIT, "--mask", "scatter:lots", *FAST), "expected scatter:SHARE"),
     "mask outside": (nothing, (DIGIT, "--mask", "box:5,5,9,9", *FAST), "reaches outside"),
@@ -265,7 +268,7 @@ BAD = {
     "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
     "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
     "prior": (nothing, ("train", "imagenet-vae"), "unknown bundled set 'imagenet-vae'; there are recipes for digits"),
-    "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown approach 'dcgan'; there are linear-gaussian"),
+    "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown model 'dcgan'; there are linear-gaussian"),
     "images beyond the last": (nothing, (*COMPARE, "--images", "0-297"), "digits has images 0-296"),
     "images in words": (nothing, (*COMPARE, "--images", "some"), "expected FIRST-LAST or a number"),
     "jobs": (nothing, (*COMPARE, "--jobs", "0"), "jobs=0; expected a whole number"),
@@ -339,7 +342,7 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch, tmp_path):
     def broken(name):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(catalogue, "method_named", broken)
+    monkeypatch.setattr(catalogue, "entry", broken)
     monkeypatch.setattr(
         sys, "argv", ["posterior-inpainting", "complete", DIGIT, *SEEN, "--out", str(tmp_path / "out")]
     )
@@ -375,68 +378,87 @@ def test_train_writes_the_card(monkeypatch, run):
     assert [tuple(map(str, given)) for given in asked] == [("digits-vae-2d", "here", "None")]
 
 
-class TestCatalogue:
-    shape = (3, 8, 10)
+def test_samples():
+    assert torch.equal(image_named("sample:fashion-mnist/63")[0], datasets.load("fashion-mnist-samples")[63])
+    assert torch.equal(image_named("sample:digits/5")[0], datasets.load("digits")[5])
+    assert torch.equal(image_named("sample:natural/1")[0], datasets.load("natural")[1])
 
-    @pytest.mark.parametrize(
-        ("spec", "expected"),
-        [
-            ("box:1,2,3,4", lambda s: observations.box(s, 1, 2, 3, 4)),
-            ("half:left", lambda s: observations.half(s, "left")),
-            ("strokes:2,3", lambda s: observations.strokes(s, 2, 3)),
-            ("strokes:2,3,7", lambda s: observations.strokes(s, 2, 3, 7)),
-            ("blobs:2", lambda s: observations.blobs(s, 2)),
-            ("blobs:2,7", lambda s: observations.blobs(s, 2, 7)),
-            ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
-            ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
-            ("grid:3", lambda s: observations.grid(s, 3)),
-            ("wells:3", lambda s: geology.wells(s, 3)),
-            ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
-            ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
-            ("channels:1", lambda s: observations.channels(s, 1)),
-            ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
-        ],
-    )
-    def test_masks(self, spec, expected):
-        assert torch.equal(mask_named(spec, self.shape), expected(self.shape))
 
-    def test_every_maker_has_a_name(self):
-        makers = set(observations.__all__) - {"Observation", "random_masks"}
-        assert makers | {"wells", "columns"} == set(catalogue._MASKS)
+class TestList:
+    @pytest.mark.parametrize("kind", ["models", "methods", "masks", "priors"])
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_every_name_stands_in_lines_of_the_terminal(self, kind, width, run, monkeypatch):
+        monkeypatch.setenv("COLUMNS", str(width))
+        code, out, error = run("list", kind)
+        assert (code, error) == (0, "")
+        assert max(map(len, out.splitlines())) <= width
+        names = vars(catalogue)[kind.upper()]
+        first = [line.split()[0].partition(":")[0] for line in out.splitlines() if line[:1].strip()]
+        assert [word for word in first if word in names] == list(names)
 
-    @pytest.mark.parametrize("name", catalogue.MODELS)
-    def test_models(self, name):
-        others = {"natural-linear": (3, 8, 8), "river-channels": (1, 64, 64)}
-        shape = others.get(name, (1, 8, 8) if name.startswith("digits") else (1, 28, 28))
-        assert tuple(model_named(name, shape).image_shape) == shape
+    def test_a_model_is_explained(self, run):
+        out = " ".join(run("list", "models")[1].split())
+        assert (
+            "gan 1 x 28 x 28 4 180,000 code z of a GAN, with the generator's fitted noise (Yeh et al. 2017, its "
+            "posterior) by default ChEES(warmup=100, init='tempered'), 50 draws x 16; needs fashion-mnist-generator"
+        ) in out
 
-    @pytest.mark.parametrize("name", catalogue.FITTED)
-    def test_models_of_one_image(self, name):
-        seen = observations.Observation(datasets.load("digits")[0], observations.scatter((1, 8, 8), 0.5))
-        assert tuple(model_for(name, seen).image_shape) == (1, 8, 8)
-        with pytest.raises(ValueError, match=f"{name} is made for one image; only `complete` takes it"):
-            model_named(name, (1, 8, 8))
+    def test_another_kind(self, run):
+        code, out, error = run("list", "networks")
+        assert (code, out) == (2, "")
+        assert "networks" in error
 
-    @pytest.mark.parametrize("name", catalogue.METHODS)
-    def test_methods(self, name):
-        assert callable(method_named(name).run)
 
-    def test_patches_of_the_size_of_the_image(self):
-        assert model_named("digits-linear", (1, 6, 6)).image_shape == (1, 6, 6)
-
-    def test_samples(self):
-        assert torch.equal(
-            image_named("sample:fashion-mnist/63")[0], datasets.load("fashion-mnist-samples")[63]
+def test_complete_gives_the_numbers_of_compare(run, tmp_path):
+    """Each of these rows of a comparison is made again for one image, its seed given."""
+    names = ("gaussian-process", "vae-amortised", "yeh", "pluralistic-conditional")
+    chosen = [word for name in names for word in ("--approach", name)]
+    words = ("--images", "7", "--mask", "half:bottom", "--seed", "3", "--jobs", "1", *chosen, "--out", "all")
+    found = catalogue_comparison(run, tmp_path, words)
+    for name in names:
+        words = (
+            "sample:fashion-mnist/7",
+            "--mask",
+            "half:bottom",
+            "--model",
+            name,
+            "--seed",
+            "3",
+            "--out",
+            name,
         )
-        assert torch.equal(image_named("sample:digits/5")[0], datasets.load("digits")[5])
-        assert torch.equal(image_named("sample:natural/1")[0], datasets.load("natural")[1])
+        assert run("complete", *words)[0] == 0
+        row, one = found[name], table(tmp_path / name)
+        shared = (set(row) & set(one)) - {"wall_time_s"}
+        assert {"CRPS", "coverage 95%", "diversity (RMSE)", "PSNR of the mean (dB)"} <= shared
+        assert {key: row[key] for key in shared} == pytest.approx({key: one[key] for key in shared}, rel=1e-6)
+
+
+def catalogue_comparison(run, folder, words):
+    """Run `compare` on bundled samples, because the whole data set is not on every machine."""
+    import xarray as xr
+
+    with pytest.MonkeyPatch.context() as patch:
+        samples = datasets.load("fashion-mnist-samples")
+        patch.setattr(datasets, "load", lambda name, split="test", root=None: samples)
+        assert run("compare", *words)[0] == 0
+    found = xr.load_dataset(folder / "all" / "comparison.nc", engine="h5netcdf")
+    scalars = [name for name, values in found.items() if values.dims == ("approach", "mask", "image")]
+    return {
+        str(name): {
+            key: float(found[key].sel(approach=name).item())
+            for key in scalars
+            if key != "error" and not found[key].sel(approach=name).isnull().any()
+        }
+        for name in found["approach"].to_numpy()
+    }
 
 
 class TestCalibrate:
     WORDS = ("calibrate", "--mask", "half:bottom", "--datasets", "30", "--chains", "2")
 
     def test_a_guide_and_its_verdicts(self, run, tmp_path):
-        code, out, _ = run(*self.WORDS, "--model", "digits-linear", "--method", "exact", "--out", "out")
+        code, out, _ = run(*self.WORDS, "--model", "digits-linear", "--draws", "60", "--out", "out")
         assert code == 0
         assert "LinearGaussian by Exact: 30 data sets, ranks among 120 draws" in out
         assert "SBC  inside the 95% band" in out
@@ -500,8 +522,11 @@ WRONG = {
     "calibrate, draws": (("calibrate", "--draws", "0"), "draws=0; expected"),
     "calibrate, restarts": (("calibrate", "--method", "map", "--datasets", "10"), "the draws are restarts"),
     "calibrate, no exact posterior": (("calibrate", "--method", "exact"), "has no exact posterior"),
-    "calibrate, no warm-up": (("calibrate", "--method", "smc", "--warmup", "5"), "smc does not warm up"),
-    "calibrate, warm-up": (("calibrate", "--warmup", "0"), "--warmup 0; expected at least 1"),
+    "calibrate, no warm-up": (
+        ("calibrate", "--method", "smc", "--warmup", "5"),
+        "TemperedSMC does not warm up",
+    ),
+    "calibrate, warm-up": (("calibrate", "--warmup", "0"), "warmup=0; expected at least 1"),
     "score, data set": (("score", "--dataset", "cifar"), "unknown data set 'cifar'"),
     "score, words": (("score", "--dataset", "digits", "--images", "a-b"), "expected FIRST-LAST"),
     "score, half a range": (("score", "--dataset", "digits", "--images", "3-"), "expected FIRST-LAST"),
@@ -511,6 +536,14 @@ WRONG = {
     "score, too few draws": (
         ("score", "--dataset", "digits", "--images", "0", "--model", "digits-vae-2d", "--draws", "9"),
         "are 144 draws; expected at least 400",
+    ),
+    "score, made for each image": (
+        ("score", "--dataset", "digits", "--images", "0", "--model", "gaussian-process"),
+        "use `compare --approach gaussian-process`",
+    ),
+    "calibrate, made for each image": (
+        ("calibrate", "--model", "deep-image-prior"),
+        "is made for each image",
     ),
     "score, folder": (("score", "--root", "idx"), "idx has neither t10k-images-idx3-ubyte nor"),
 }

@@ -166,7 +166,7 @@ class TestAngles:
         torch.testing.assert_close(likelihood[0], likelihood[1])
 
     def test_draws(self):
-        """Around the end of the interval, half of the mass on either side; concentrated, so that no chain goes round."""
+        """Around the end of the interval, half of the mass on either side, so that no chain goes round."""
 
         def model():
             pyro.sample("angle", dist.VonMises(math.pi, 8.0))

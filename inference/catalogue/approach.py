@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import describe
 
-__all__ = ["Approach"]
+__all__ = ["Approach", "ModelMaker"]
+
+
+class ModelMaker(ABC):
+    """Makes the model of an approach where it is first needed, so that an approach can be named and sent unloaded."""
+
+    #: Whether each image has a model of its own; otherwise one model serves all of them.
+    for_each_image: bool = True
+
+    @abstractmethod
+    def __call__(self, observation: Observation) -> ImageModel:
+        """Return the model of one observation."""
 
 
 @dataclass(frozen=True)
 class Approach:
-    """A model with its method: one row of a comparison.
+    """A model with its method and the number of draws: one row of a comparison, and what completes one image.
 
     Parameters
     ----------
@@ -56,3 +68,14 @@ class Approach:
     def model_for(self, observation: Observation) -> ImageModel:
         """Return the model of one observation."""
         return self.model if isinstance(self.model, ImageModel) else self.model(observation)
+
+    @property
+    def for_each_image(self) -> bool:
+        """Whether each image has a model of its own."""
+        if isinstance(self.model, ModelMaker):
+            return self.model.for_each_image
+        return not isinstance(self.model, ImageModel)
+
+    def made_for(self, observation: Observation) -> Approach:
+        """Return the same approach with the model of one observation."""
+        return replace(self, model=self.model_for(observation))

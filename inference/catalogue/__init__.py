@@ -1,0 +1,32 @@
+"""The catalogue: every model, method, mask and bundled prior by one name, with what a person needs to choose it.
+
+A name means one model with one method and number of draws, whether it comes to the command line, to ``compare`` or
+to Python: ``build("gan", observation)``.
+"""
+
+from posterior_inpainting.inference.catalogue.approach import Approach
+from posterior_inpainting.inference.catalogue.entry import Entry, Given, written
+from posterior_inpainting.inference.catalogue.masks import MASKS, MaskEntry, mask
+from posterior_inpainting.inference.catalogue.methods import METHODS, MethodEntry, method
+from posterior_inpainting.inference.catalogue.models import APPROACHES, MODELS, approach, build, entry
+from posterior_inpainting.inference.catalogue.priors import PRIORS, PriorEntry
+
+__all__ = [
+    "APPROACHES",
+    "MASKS",
+    "METHODS",
+    "MODELS",
+    "PRIORS",
+    "Approach",
+    "Entry",
+    "Given",
+    "MaskEntry",
+    "MethodEntry",
+    "PriorEntry",
+    "approach",
+    "build",
+    "entry",
+    "mask",
+    "method",
+    "written",
+]

@@ -1,0 +1,141 @@
+"""An entry of the catalogue: a model by name, its default method, and what a person needs to choose it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from posterior_inpainting.inference.catalogue.approach import Approach, ModelMaker
+from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.shapes import ImageShape
+
+__all__ = ["Entry", "Given", "MadeFrom", "written"]
+
+#: ``weights``: loaded from the package. ``data``: fitted to the training images of a data set. ``patches``: the same,
+#: cut to the size of the image. ``image``: made for each image, from its shape or fitted to its seen pixels.
+MadeFrom = Literal["weights", "data", "patches", "image"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a model may be made from.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)`` of the images to complete.
+    observation
+        One of them, behind its mask; ``None`` where there is none yet.
+    root
+        Folder of the data set, where it is not found by itself.
+    """
+
+    shape: ImageShape
+    observation: Observation | None = None
+    root: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class _Maker(ModelMaker):
+    """The model of an entry, made when an observation comes."""
+
+    make: Callable[[Given], ImageModel]
+    root: str | Path | None
+    for_each_image: bool
+
+    def __call__(self, observation: Observation) -> ImageModel:
+        return self.make(Given(observation.shape, observation, self.root))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the catalogue with its one default method and settings.
+
+    Parameters
+    ----------
+    name
+        What the command line, ``compare`` and Python call it.
+    random
+        What is random in it, in one line.
+    source
+        Authors and year of the paper.
+    make
+        From what is given to the model; a function at the top of a module, so that it can be sent to a process.
+    method, draws, chains
+        As for ``infer``, where the caller names none.
+    seconds, gradients
+        Order of magnitude for one image on one core.
+    made_from
+        See ``MadeFrom``.
+    shape
+        ``(channel, row, column)`` of the images that it takes, ``None`` for any. Of ``patches``, one of them.
+    largest
+        Of ``patches``: the longest side in pixels.
+    priors
+        Names of the bundled networks that it needs.
+    """
+
+    name: str
+    random: str
+    source: str
+    make: Callable[[Given], ImageModel]
+    method: Method
+    draws: int
+    chains: int
+    seconds: float
+    gradients: int
+    made_from: MadeFrom = "weights"
+    shape: ImageShape | None = (1, 28, 28)
+    largest: int | None = None
+    priors: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> str:
+        """Shapes of the images that it takes, in words."""
+        if self.shape is None:
+            return "any"
+        if self.largest is not None:
+            return f"{self.shape[0]} x n x n, n <= {self.largest}"
+        return " x ".join(map(str, self.shape))
+
+    @property
+    def settings(self) -> str:
+        """Method, draws and chains by default, in words."""
+        restarts = self.method.draws_are == "restarts"
+        return written(self.method) + ("" if restarts else f", {self.draws} draws x {self.chains}")
+
+    def approach(self, root: str | Path | None = None) -> Approach:
+        """Return model, method and draws; the model is made when an observation is there."""
+        maker = _Maker(self.make, root, self.made_from in ("patches", "image"))
+        return Approach(maker, self.method, self.draws, self.chains)
+
+    def model(self, root: str | Path | None = None) -> ImageModel:
+        """Return the model where it can be made without an image.
+
+        Raises ``ValueError`` for one that is made for each image.
+        """
+        if self.made_from == "image" or self.shape is None:
+            raise ValueError(
+                f"{self.name} is made for each image; `complete` and `compare` take it, and build(name, observation)"
+            )
+        return self.make(Given(self.shape, None, root))
+
+
+def written(method: Method) -> str:
+    """Return a method as it is written in Python, settings that are not its defaults alone.
+
+    >>> from posterior_inpainting.inference import MALA, ChEES
+    >>> written(MALA(warmup=40)), written(ChEES())
+    ('MALA(warmup=40)', 'ChEES()')
+    """
+    plain: Any = type(method)()
+    given: list[str] = []
+    for one in fields(method):  # type: ignore[arg-type]
+        value = vars(method)[one.name]
+        if value != vars(plain)[one.name]:
+            given.append(f"{one.name}={written(value) if isinstance(value, Method) else repr(value)}")
+    return f"{type(method).__name__}({', '.join(given)})"

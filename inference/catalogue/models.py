@@ -1,0 +1,380 @@
+"""The models by name, each with its one default method and settings."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from posterior_inpainting.inference.catalogue import making
+from posterior_inpainting.inference.catalogue.approach import Approach
+from posterior_inpainting.inference.catalogue.entry import Entry
+from posterior_inpainting.inference.catalogue.priors import PRIORS
+from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.exact import Exact
+from posterior_inpainting.inference.methods.langevin import MALA
+from posterior_inpainting.inference.methods.nested import Nested
+from posterior_inpainting.inference.methods.optimum import MAP
+from posterior_inpainting.inference.methods.smc import TemperedSMC
+from posterior_inpainting.inference.methods.two_stage import TwoStage
+from posterior_inpainting.inference.methods.variational import Variational
+from posterior_inpainting.models.observations import Observation
+
+__all__ = ["APPROACHES", "MODELS", "approach", "build", "entry"]
+
+#: In the README's comparison: Fashion-MNIST, 1 x 28 x 28.
+_COMPARED = (
+    Entry(
+        name="linear-gaussian",
+        random="code z of a linear decoder: principal components of Fashion-MNIST",
+        source="Tipping & Bishop 1999",
+        make=making.linear_gaussian,
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=0.1,
+        gradients=0,
+        made_from="data",
+    ),
+    Entry(
+        name="gaussian-process",
+        random="pixels: a stationary field fitted to the seen ones",
+        source="Cheng et al. 2019",
+        make=making.gaussian_process,
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=0.1,
+        gradients=0,
+        made_from="image",
+        shape=None,
+    ),
+    Entry(
+        name="deep-image-prior-optimum",
+        random="weights of a small untrained network; optima alone",
+        source="Ulyanov et al. 2018",
+        make=making.small_hourglass,
+        method=MAP(restarts=4, steps=300, learning_rate=0.01),
+        draws=1,
+        chains=4,
+        seconds=3,
+        gradients=1_200,
+        made_from="image",
+        shape=None,
+    ),
+    Entry(
+        name="deep-image-prior",
+        random="weights of a small untrained network",
+        source="Cheng et al. 2019",
+        make=making.small_hourglass,
+        method=MALA(warmup=40, thin=4, metric="identity", init="optimum"),
+        draws=30,
+        chains=4,
+        seconds=6,
+        gradients=2_400,
+        made_from="image",
+        shape=None,
+    ),
+    Entry(
+        name="yeh",
+        random="code z of a GAN with the published losses; optima alone",
+        source="Yeh et al. 2017",
+        make=making.yeh,
+        method=MAP(restarts=64, steps=300),
+        draws=1,
+        chains=64,
+        seconds=2,
+        gradients=19_000,
+        priors=("fashion-mnist-generator",),
+    ),
+    Entry(
+        name="gan",
+        random="code z of a GAN, with the generator's fitted noise",
+        source="Yeh et al. 2017, its posterior",
+        make=partial(making.code, "fashion-mnist-generator"),
+        method=ChEES(warmup=100, init="tempered"),
+        draws=50,
+        chains=16,
+        seconds=4,
+        gradients=180_000,
+        priors=("fashion-mnist-generator",),
+    ),
+    Entry(
+        name="vae-amortised",
+        random="code z of a variational autoencoder, as its encoder guesses it",
+        source="Kingma & Welling 2014",
+        make=partial(making.code, "fashion-mnist-vae"),
+        method=Variational(),
+        draws=400,
+        chains=1,
+        seconds=0.1,
+        gradients=0,
+        priors=("fashion-mnist-vae",),
+    ),
+    Entry(
+        name="vae",
+        random="code z of a variational autoencoder",
+        source="Kingma & Welling 2014",
+        make=partial(making.code, "fashion-mnist-vae"),
+        method=ChEES(),
+        draws=200,
+        chains=16,
+        seconds=5,
+        gradients=80_000,
+        priors=("fashion-mnist-vae",),
+    ),
+    Entry(
+        name="code-and-weights",
+        random="code z and the decoder's weights, jointly",
+        source="Blundell et al. 2015",
+        make=making.code_and_units,
+        method=TwoStage(),
+        draws=50,
+        chains=16,
+        seconds=8,
+        gradients=42_000,
+        priors=("fashion-mnist-bayesian-decoder",),
+    ),
+    Entry(
+        name="bayesian-completion",
+        random="weights of a network from the seen pixels to the rest",
+        source="Blundell et al. 2015",
+        make=making.bayesian_completion,
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=3,
+        gradients=0,
+        priors=("fashion-mnist-bayesian-completion",),
+    ),
+    Entry(
+        name="pixel-constrained",
+        random="hidden pixels, one after another, in 16 levels",
+        source="Dupont & Suresha 2019",
+        make=partial(making.pixel_constrained, "fashion-mnist-pixels-16"),
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=8,
+        gradients=0,
+        priors=("fashion-mnist-pixels-16",),
+    ),
+    Entry(
+        name="pluralistic-two-path",
+        random="code z given the seen pixels; trained as published",
+        source="Zheng et al. 2019",
+        make=making.two_path,
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        priors=("fashion-mnist-pluralistic-two-path",),
+    ),
+    Entry(
+        name="pluralistic-conditional",
+        random="code z given the seen pixels; a conditional autoencoder",
+        source="Zheng et al. 2019",
+        make=making.conditional,
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=0.1,
+        gradients=0,
+        priors=("fashion-mnist-pluralistic-conditional",),
+    ),
+    Entry(
+        name="pluralistic-joint",
+        random="code z of a joint density; its guide starts the chains",
+        source="Zheng et al. 2019",
+        make=making.joint,
+        method=ChEES(warmup=100, init="guide"),
+        draws=50,
+        chains=16,
+        seconds=1,
+        gradients=14_000,
+        priors=("fashion-mnist-pluralistic-joint",),
+    ),
+)
+
+_OTHERS = (
+    Entry(
+        name="pixel-constrained-binary",
+        random="hidden pixels, one after another, black or white",
+        source="Dupont & Suresha 2019",
+        make=partial(making.pixel_constrained, "fashion-mnist-pixels-binary"),
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=6,
+        gradients=0,
+        priors=("fashion-mnist-pixels-binary",),
+    ),
+    Entry(
+        name="weight-draws",
+        random="one of 16 networks, and the code z under it",
+        source="Blundell et al. 2015",
+        make=making.weight_draws,
+        method=Nested(),
+        draws=50,
+        chains=16,
+        seconds=40,
+        gradients=500_000,
+        priors=("fashion-mnist-bayesian-decoder",),
+    ),
+    Entry(
+        name="digits-vae-2d",
+        random="code z, 2 numbers, of a variational autoencoder of digits",
+        source="Kingma & Welling 2014",
+        make=partial(making.code, "digits-vae-2d"),
+        method=ChEES(),
+        draws=100,
+        chains=16,
+        seconds=2,
+        gradients=40_000,
+        shape=(1, 8, 8),
+        priors=("digits-vae-2d",),
+    ),
+    Entry(
+        name="digits-linear",
+        random="code z of a linear decoder: principal components of digits",
+        source="Tipping & Bishop 1999",
+        make=partial(making.patches_of, "digits", 8),
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=0.1,
+        gradients=0,
+        made_from="patches",
+        shape=(1, 8, 8),
+        largest=8,
+    ),
+    Entry(
+        name="natural-linear",
+        random="code z of a linear decoder: principal components of photographs",
+        source="Tipping & Bishop 1999",
+        make=partial(making.patches_of, "natural", 32),
+        method=Exact(),
+        draws=400,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        made_from="patches",
+        shape=(3, 8, 8),
+        largest=32,
+    ),
+    Entry(
+        name="deep-image-prior-full",
+        random="weights of an untrained network of full size: photographs",
+        source="Cheng et al. 2019",
+        make=making.full_hourglass,
+        method=MALA(warmup=100, thin=10, metric="identity", init="optimum"),
+        draws=100,
+        chains=4,
+        seconds=60,
+        gradients=7_000,
+        made_from="image",
+        shape=None,
+    ),
+    Entry(
+        name="river-channels",
+        random="code z of a generator of river channels, under the law of its codes",
+        source="Dupont et al. 2018, its posterior",
+        make=making.river_channels,
+        method=TemperedSMC(),
+        draws=256,
+        chains=2,
+        seconds=10,
+        gradients=60_000,
+        shape=(1, 64, 64),
+        priors=("channels-generator",),
+    ),
+    Entry(
+        name="river-channels-nearest",
+        random="the same code with made-up targets near 8 wells; optima alone",
+        source="Dupont et al. 2018",
+        make=making.nearest_measurement,
+        method=MAP(restarts=64, steps=300, learning_rate=0.01),
+        draws=1,
+        chains=64,
+        seconds=5,
+        gradients=19_000,
+        shape=(1, 64, 64),
+        priors=("channels-generator",),
+    ),
+)
+
+#: Every model by name.
+MODELS: dict[str, Entry] = {one.name: one for one in (*_COMPARED, *_OTHERS)}
+
+#: Names of those that the README compares, and ``compare`` where it is told no others.
+APPROACHES: tuple[str, ...] = tuple(one.name for one in _COMPARED)
+
+
+def entry(name: str) -> Entry:
+    """Return what the catalogue says of a name.
+
+    Raises ``ValueError`` for an unknown name.
+
+    >>> entry("gan").settings
+    "ChEES(warmup=100, init='tempered'), 50 draws x 16"
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if name in PRIORS:
+        users = [one.name for one in MODELS.values() if name in one.priors]
+        raise ValueError(
+            f"{name!r} is a bundled prior, and no model; the models of it are {', '.join(users)}"
+        )
+    raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+
+
+def approach(name: str, root: str | Path | None = None) -> Approach:
+    """Return model, method and draws of a name; nothing is loaded before an observation comes.
+
+    Parameters
+    ----------
+    name
+        A key of ``MODELS``.
+    root
+        Folder of the data set, for models that are fitted to one and where it is not found by itself.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> approach("vae").chains
+    16
+    """
+    return entry(name).approach(root)
+
+
+def build(name: str, observation: Observation, root: str | Path | None = None) -> Approach:
+    """Return model, method and draws of a name for one observation, with the model made.
+
+    Parameters
+    ----------
+    name, root
+        As for :func:`approach`.
+    observation
+        What is seen of the image.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or an observation that the model cannot be made for.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import infer
+    >>> from posterior_inpainting.models import datasets, observations
+    >>> image = datasets.load("fashion-mnist-samples")[0]
+    >>> seen = Observation(image, observations.half(image.shape, hide="bottom"))
+    >>> chosen = build("vae-amortised", seen)
+    >>> posterior = infer(chosen.model, seen, chosen.method, draws=chosen.draws, chains=1, progress=False)
+    >>> posterior.posterior.sizes["draw"]
+    400
+    """
+    return approach(name, root).made_for(observation)

@@ -1,0 +1,299 @@
+"""One name, one model: nothing public without a name, and each name makes what its entry says."""
+
+import inspect
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from posterior_inpainting import inference, models
+from posterior_inpainting.inference import MAP, Approach, ChEES, Exact, Method, Nested, catalogue, infer
+from posterior_inpainting.inference.catalogue import (
+    APPROACHES,
+    MASKS,
+    METHODS,
+    MODELS,
+    PRIORS,
+    Entry,
+    written,
+)
+from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.models import ImageModel, Observation, datasets, geology, observations, pretrained
+
+ROOT = Path(__file__).parents[3]
+
+#: Public models that complete no image under a name of their own, and why.
+UNNAMED = {
+    "BayesianDecoder": "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
+    "CodeAndWeights": "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
+    "VariationalAutoencoder": "trained on many images; one image is completed by LatentCode, vae",
+}
+#: Public mask makers that draw many masks to train on.
+MANY = {"random_masks"}
+
+
+def made(name):
+    """The model of a name, for an image that it takes; ``None`` where it needs a data set that may not be here."""
+    entry = MODELS[name]
+    if entry.made_from == "data":
+        return None
+    shape = entry.shape or (1, 8, 8)
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return catalogue.build(name, Observation(image, observations.scatter(shape, 0.3))).model
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    return {name: type(model).__name__ for name in MODELS if (model := made(name)) is not None}
+
+
+class TestNothingIsForgotten:
+    def test_methods(self):
+        public = {
+            name
+            for name in inference.__all__
+            if inspect.isclass(value := getattr(inference, name))
+            and issubclass(value, Method)
+            and not inspect.isabstract(value)
+        }
+        assert len(public) >= 13
+        missing = public - {type(one.make()).__name__ for one in METHODS.values()}
+        assert not missing, (
+            f"{', '.join(sorted(missing))} has no name: add a MethodEntry to inference/catalogue/methods.py"
+        )
+
+    def test_models(self, kinds):
+        public = {
+            name
+            for name, value in vars(models).items()
+            if inspect.isclass(value) and issubclass(value, ImageModel) and value is not ImageModel
+        }
+        missing = public - {*kinds.values(), "LinearGaussian"} - set(UNNAMED)
+        assert not missing, (
+            f"{', '.join(sorted(missing))} has no name: add how it is made to inference/catalogue/making.py and an "
+            "Entry to inference/catalogue/models.py, or a reason to UNNAMED in this test"
+        )
+        assert not set(UNNAMED) & set(kinds.values()), "a model with a name needs no reason in UNNAMED"
+
+    def test_masks(self):
+        makers = {
+            name
+            for module in (observations, geology)
+            for name in module.__all__
+            if inspect.isfunction(value := getattr(module, name))
+            and list(inspect.signature(value).parameters)[:1] == ["shape"]
+        }
+        assert {"box", "wells"} <= makers
+        missing = makers - MANY - set(MASKS)
+        assert not missing, (
+            f"{', '.join(sorted(missing))} has no name: add a MaskEntry to inference/catalogue/masks.py"
+        )
+
+    def test_priors(self):
+        folder = ROOT / "models" / "networks" / "weights"
+        bundled = {path.name.split(".")[0] for path in folder.glob("*.safetensors")}
+        missing = bundled - set(PRIORS)
+        assert not missing, (
+            f"{', '.join(sorted(missing))} is bundled without a name: add a PriorEntry to inference/catalogue/priors.py"
+        )
+        assert set(PRIORS) == set(pretrained.NAMES + pretrained.RANDOM_WEIGHTS + pretrained.SETS)
+        unused = bundled - {prior for one in MODELS.values() for prior in one.priors}
+        assert not unused, (
+            f"no model is made of {', '.join(sorted(unused))}: add an Entry to inference/catalogue/models.py"
+        )
+
+    def test_approaches_stand_in_the_readme(self):
+        text = (ROOT / "README.md").read_text()
+        rows = set(re.findall(r"^\| ([\w-]+)(?: \(restarts\))? \| [\d.]+ \|", text, re.MULTILINE))
+        missing = set(APPROACHES) - rows
+        assert not missing, (
+            f"{', '.join(sorted(missing))} has no row in the comparison of README.md: run `make compare`, and copy its "
+            "table.md"
+        )
+        assert rows <= set(APPROACHES), (
+            f"README.md compares {rows - set(APPROACHES)}, which are no approaches"
+        )
+
+
+class TestModels:
+    def test_names_are_those_of_the_entries(self):
+        for table in (MODELS, METHODS, MASKS, PRIORS):
+            assert all(name == one.name for name, one in table.items())
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_it_takes_the_images_that_it_says(self, name, kinds):
+        entry = MODELS[name]
+        if entry.shape is None:
+            assert tuple(made(name).image_shape) == (1, 8, 8)
+        elif name in kinds:
+            assert tuple(made(name).image_shape) == entry.shape
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_it_needs_what_it_says(self, name, monkeypatch):
+        """The bundled networks that are loaded are those of the entry, and no data set unless it says so."""
+        loaded, place = set(), pretrained._place
+        monkeypatch.setattr(pretrained, "_place", lambda name: loaded.add(name) or place(name))
+        data = []
+        load = datasets.load
+        monkeypatch.setattr(datasets, "load", lambda *a, **k: data.append(a) or load(*a, **k))
+        made(name)
+        assert loaded == set(MODELS[name].priors)
+        assert bool(data) <= (MODELS[name].made_from == "patches")
+
+    def test_sent_to_another_process(self):
+        for name in MODELS:
+            sent = pickle.loads(pickle.dumps(catalogue.approach(name)))
+            assert fingerprint(sent) == fingerprint(catalogue.approach(name))
+
+    def test_nothing_is_loaded_before_an_observation_comes(self, monkeypatch):
+        monkeypatch.setattr(pretrained, "_place", lambda name: pytest.fail(f"{name} was loaded"))
+        assert all(isinstance(catalogue.approach(name), Approach) for name in MODELS)
+
+    def test_untrained_networks_are_the_same_each_time_and_leave_the_callers_generator(self):
+        torch.manual_seed(5)
+        before = torch.random.get_rng_state()
+        one, two = (made("deep-image-prior").state_dict() for _ in range(2))
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_build_has_the_settings_of_the_entry(self):
+        image = datasets.load("fashion-mnist-samples")[0]
+        seen = Observation(image, observations.half(image.shape, hide="bottom"))
+        built = catalogue.build("gan", seen)
+        assert isinstance(built.model, models.LatentCode)
+        assert (built.method, built.draws, built.chains) == (ChEES(warmup=100, init="tempered"), 50, 16)
+
+    @pytest.mark.parametrize(
+        ("name", "method"),
+        [
+            ("weight-draws", Nested(ChEES(warmup=10, max_steps=4))),
+            ("river-channels-nearest", MAP(restarts=2, steps=2)),
+            ("pixel-constrained-binary", Exact()),
+        ],
+    )
+    def test_those_that_are_not_compared_complete_an_image(self, name, method):
+        """By a short run of the entry's own kind of method."""
+        entry = MODELS[name]
+        assert isinstance(entry.method, type(method))
+        rivers = torch.rand(entry.shape, generator=torch.Generator().manual_seed(0))
+        image = rivers if entry.shape != (1, 28, 28) else datasets.load("fashion-mnist-samples")[0]
+        seen = Observation(image, observations.box(entry.shape, 2, 2, 3, 3))
+        posterior = infer(catalogue.build(name, seen).model, seen, method, draws=4, chains=2, progress=False)
+        assert posterior.posterior["completion"].shape[-3:] == entry.shape
+
+    def test_patches_of_the_size_of_the_image(self):
+        seen = Observation(torch.rand(1, 6, 6), observations.scatter((1, 6, 6), 0.5))
+        assert catalogue.build("digits-linear", seen).model.image_shape == (1, 6, 6)
+
+    @pytest.mark.parametrize(
+        ("shape", "message"), [((1, 9, 9), "at most 8 pixels"), ((3, 8, 8), "digits has 1 channels")], ids=str
+    )
+    def test_patches_that_there_are_not(self, shape, message):
+        seen = Observation(torch.rand(shape), observations.scatter(shape, 0.5))
+        with pytest.raises(ValueError, match=message):
+            catalogue.build("digits-linear", seen)
+
+    def test_unknown_names(self):
+        with pytest.raises(ValueError, match="unknown model 'resnet'; there are linear-gaussian"):
+            catalogue.entry("resnet")
+        with pytest.raises(
+            ValueError, match=r"'channels-generator' is a bundled prior, and no model; .*river-channels"
+        ):
+            catalogue.entry("channels-generator")
+        with pytest.raises(ValueError, match="gaussian-process is made for each image"):
+            MODELS["gaussian-process"].model()
+
+    def test_one_line_each(self):
+        for one in MODELS.values():
+            assert isinstance(one, Entry)
+            assert one.random
+            assert "\n" not in one.random
+            assert one.source
+
+
+class TestMethods:
+    @pytest.mark.parametrize("name", METHODS)
+    def test_makes_a_method_anew(self, name):
+        method = catalogue.method(name)
+        assert isinstance(method, Method)
+        assert method == catalogue.method(name)
+
+    def test_written_as_python(self):
+        for name in METHODS:
+            method = catalogue.method(name)
+            assert eval(written(method), vars(inference)) == method
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="unknown method 'gibbs'; there are chees, "):
+            catalogue.method("gibbs")
+
+
+class TestMasks:
+    shape = (3, 8, 10)
+
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            ("box:1,2,3,4", lambda s: observations.box(s, 1, 2, 3, 4)),
+            ("half:left", lambda s: observations.half(s, "left")),
+            ("strokes:2,3", lambda s: observations.strokes(s, 2, 3)),
+            ("strokes:2,3,7", lambda s: observations.strokes(s, 2, 3, 7)),
+            ("blobs:2", lambda s: observations.blobs(s, 2)),
+            ("blobs:2,7", lambda s: observations.blobs(s, 2, 7)),
+            ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
+            ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
+            ("grid:3", lambda s: observations.grid(s, 3)),
+            ("wells:3", lambda s: geology.wells(s, 3)),
+            ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
+            ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
+            ("channels:1", lambda s: observations.channels(s, 1)),
+            ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
+            ("channels:2,1,0", lambda s: observations.channels(s, [0, 1, 2])),
+        ],
+    )
+    def test_masks(self, spec, expected):
+        assert torch.equal(catalogue.mask(spec, self.shape), expected(self.shape))
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("star:3", "unknown mask 'star:3'; there are box:TOP,LEFT,HEIGHT,WIDTH; "),
+            (
+                "box",
+                r"mask 'box' is not understood; expected box:TOP,LEFT,HEIGHT,WIDTH \(hidden: a rectangle",
+            ),
+            ("box:1,2", "expected box:TOP"),
+            ("strokes:3", "expected strokes:COUNT,WIDTH"),
+            ("grid:1,2", "expected grid:FACTOR"),
+            ("grid:", "expected grid:FACTOR"),
+            ("scatter:lots", "expected scatter:SHARE"),
+            ("channels:a", "expected channels:C"),
+            ("half:middle", "hide='middle'; expected one of top"),
+            ("channels:3", "the image has channels 0..2"),
+        ],
+    )
+    def test_not_understood(self, spec, message):
+        with pytest.raises(ValueError, match=message):
+            catalogue.mask(spec, self.shape)
+
+    @pytest.mark.parametrize("name", MASKS)
+    def test_it_names_what_it_says(self, name):
+        """More is hidden, or more is seen, as its first number grows."""
+        few = {"box": "0,0,2,2", "half": "top", "strokes": "1,1", "blobs": "1", "scatter": "0.1", "grid": "4"}
+        many = {
+            "box": "0,0,6,6",
+            "half": "top",
+            "strokes": "9,3",
+            "blobs": "9",
+            "scatter": "0.9",
+            "grid": "2",
+        }
+        few, many = few.get(name, "1"), many.get(name, "1,2" if name == "channels" else "4")
+        less, more = (int(catalogue.mask(f"{name}:{words}", self.shape).sum()) for words in (few, many))
+        if name == "half":
+            assert not catalogue.mask("half:top", self.shape)[:, 0].any()
+        else:
+            assert (more > less) == (MASKS[name].names == "seen")
+            assert more != less
