@@ -92,7 +92,7 @@ class TemperedSMC(AnnealingSettings, Method):
         if not problem.abilities.is_pseudo_posterior:  # of a weighted density it would be no evidence
             estimate, error = pooled_evidence(cloud.log_evidence)
             attrs |= {"log_evidence": estimate, "log_evidence_se": error}
-        return Draws(density.keep(position), stats, self.draws_are, attrs)
+        return Draws(density.keep(position), stats, "particles", attrs)
 
     def starts(self, density: Density, count: int, generator: Generator) -> Tensor:
         """Return ``(group, count, dim)`` particles of one replicate of at least 256."""
