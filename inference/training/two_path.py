@@ -26,8 +26,7 @@ from torch.nn import functional as F
 
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.models.networks.patch_discriminator import PatchDiscriminator
-from posterior_inpainting.models.pluralistic.training_model import TrainingModel
-from posterior_inpainting.models.pluralistic.two_path import Paths, PluralisticTwoPath
+from posterior_inpainting.models.pluralistic.two_path import Paths, PluralisticTwoPath, TrainingModel
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
 __all__ = ["TwoPathObjective"]
