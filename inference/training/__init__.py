@@ -1,1 +1,1 @@
-"""Parameters from many images: losses, trainers, and the recipes of what is bundled."""
+"""Parameters from many images: losses, and what minimises them."""

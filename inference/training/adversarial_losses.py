@@ -94,17 +94,20 @@ class R1(AdversarialLoss):
 
     penalty: float = 1.0
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:  # noqa: D102
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the mean logistic loss of both kinds of image."""
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-    def generator(self, fake: Tensor) -> Tensor:  # noqa: D102
+    def generator(self, fake: Tensor) -> Tensor:
+        """Return the mean logistic loss of being told from real images."""
         return F.softplus(-fake).mean()
 
     def distance(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return a lower bound of the Jensen-Shannon divergence in nats, which is at most log 2."""
         return math.log(2) - 0.5 * self.discriminator(real, fake)
 
-    def steepness(self, discriminator: Critic, real: Image, fake: Image) -> Tensor:  # noqa: D102
+    def steepness(self, discriminator: Critic, real: Image, fake: Image) -> Tensor:
+        """Return the penalty at real images."""
         return r1_penalty(discriminator, real)
 
 
@@ -122,17 +125,20 @@ class WassersteinGP(AdversarialLoss):
     penalty_every: int = 1
     critic_steps: int = 5
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:  # noqa: D102
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the critic's mean at generated images above that at real ones."""
         return fake.mean() - real.mean()
 
-    def generator(self, fake: Tensor) -> Tensor:  # noqa: D102
+    def generator(self, fake: Tensor) -> Tensor:
+        """Return minus the critic's mean at generated images."""
         return -fake.mean()
 
     def distance(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the Wasserstein-1 distance, up to the critic's steepness."""
         return real.mean() - fake.mean()
 
-    def steepness(self, discriminator: Critic, real: Image, fake: Image) -> Tensor:  # noqa: D102
+    def steepness(self, discriminator: Critic, real: Image, fake: Image) -> Tensor:
+        """Return the penalty at random mixtures of real and generated images."""
         share = torch.rand(len(real), device=real.device, dtype=real.dtype)
         return gradient_penalty(discriminator, real, fake, share)
 

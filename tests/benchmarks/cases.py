@@ -9,7 +9,7 @@ import torch
 
 with warnings.catch_warnings():  # ArviZ announces its next version
     warnings.simplefilter("ignore", FutureWarning)
-    from posterior_inpainting.inference.catalogue import mask_named
+    from posterior_inpainting.inference.catalogue import mask as mask_named
 from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/endings.py [--quick] [--only ChEES NUTS]
 
-Ctrl-C and kill -9 are real signals to real processes, which are forked so that they need not start Python anew. A signal
-is sent as soon as a run has made a given share of its steps, and reaches it wherever it then is.
+Ctrl-C and kill -9 are real signals to real processes, which are forked so that they need not start Python anew. A
+signal is sent as soon as a run has made a given share of its steps, and reaches it wherever it then is.
 """
 
 from __future__ import annotations
