@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/endings.py [--quick] [--only ChEES NUTS]
 
-Ctrl-C and kill -9 are real signals to real processes, which are forked so that they need not start Python anew. A signal
-is sent as soon as a run has made a given share of its steps, and reaches it wherever it then is.
+Ctrl-C and kill -9 are real signals to real processes, which are forked so that they need not start Python anew. A
+signal is sent as soon as a run has made a given share of its steps, and reaches it wherever it then is.
 """
 
 from __future__ import annotations
@@ -193,11 +193,12 @@ def ended(name: str, runs: Runs) -> list[str]:
 
 
 NOTES = f"""
-*Ctrl-C* (SIGINT) after {INTERRUPTED_AT:.0%} of the steps, *budget* of {BUDGET:.0%} of the whole run's gradients, warm-up
-among them. Draws are a chain's; "the first ones": bit for bit those with which the whole run begins. The label is the
-attribute that the result carries; where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL)
-after {" / ".join(f"{share:.0%}" for share in KILLED_AT)} of the steps and called again, latents and images hash to those
-of an unbroken run without a store. *Done anew*: steps that both processes made together, less those of an unbroken run.
+*Ctrl-C* (SIGINT) after {INTERRUPTED_AT:.0%} of the steps, *budget* of {BUDGET:.0%} of the whole run's gradients,
+warm-up among them. Draws are a chain's; "the first ones": latents are bit for bit those with which the whole run
+begins. The label is the attribute that the result carries (an optimiser plans its steps within the budget, and then is
+whole); where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL) after
+{" / ".join(f"{share:.0%}" for share in KILLED_AT)} of the steps and called again, latents and images hash to those of
+an unbroken run without a store. *Done anew*: steps that both processes made together, less those of an unbroken run.
 """
 
 

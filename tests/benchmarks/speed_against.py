@@ -167,7 +167,8 @@ def main() -> None:
     slower: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         both = [
-            Checkout(f, Path(folder) / name) for name, f in (("ours", HERE), ("other", options.other.resolve()))
+            Checkout(f, Path(folder) / name)
+            for name, f in (("ours", HERE), ("other", options.other.resolve()))
         ]
         for case in names:
             found = [tuple(one.measure(case) for one in both) for _ in range(pairs)]
@@ -184,7 +185,9 @@ def write(options: argparse.Namespace, rows: list[list[str]], slower: list[str],
     import tables
 
     head = ["call"]
-    head += [f"{who}: {what}" for who in ("other", "this") for what in ("CPU s", "gradients", "us a gradient")]
+    head += [
+        f"{who}: {what}" for who in ("other", "this") for what in ("CPU s", "gradients", "us a gradient")
+    ]
     head += ["ratio of least", "median ratio", "gradients", "a gradient"]
     verdict = f"More than {LIMIT} times as slow (median ratio): {', '.join(slower) or 'none'}."
     options.out.write_text(
