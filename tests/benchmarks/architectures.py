@@ -1,6 +1,6 @@
 """Compare decoders for the bundled Fashion-MNIST prior: importance-weighted bound against gradient cost.
 
-    python tests/benchmarks/architectures.py [--epochs 20] [--out models/networks/weights]
+    python tests/benchmarks/architectures.py [--quick] [--epochs 20] [--out FILE]
 
 Trains every variant for the same short time and writes the table that the prior's card shows. Bounds of
 decoders with different floors of the pixel scale are densities on different footings (a lower floor
@@ -8,15 +8,14 @@ scores black pixels higher without completing them better): the floor is chosen 
 hidden pixels, the rest by the bound.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+import tables
 
 from posterior_inpainting.inference import train
 from posterior_inpainting.inference.evaluation.bounds import bounds
-from posterior_inpainting.inference.recipes.variational_autoencoders import AUTOENCODER_RECIPES, gradient_cost
+from posterior_inpainting.inference.recipes import variational_autoencoders
 from posterior_inpainting.models import datasets
 
 VARIANTS = {
@@ -27,40 +26,56 @@ VARIANTS = {
     "rank 192, latent 64": {"scale_rank": 192, "widths": (400, 400), "latent": 64},
     "rank 192, wide": {"scale_rank": 192, "widths": (512, 512)},
 }
+CARD = Path("models/networks/weights/fashion-mnist-vae.architectures.md")
+
+
+def trained(change: dict, images, epochs: int):
+    """Return a variant of the bundled recipe, and its networks after some epochs."""
+    recipe = replace(
+        variational_autoencoders.AUTOENCODER_RECIPES["fashion-mnist-vae"], epochs=epochs, **change
+    )
+    vae = recipe.networks(tuple(images.shape[1:]))
+    train(vae, vae.guide, images, schedule=recipe.schedule(progress=True))
+    return recipe, vae
+
+
+def row(name: str, recipe, vae, found, cheapest: float | None) -> tuple[list[str], float]:
+    """Return one line of the table, and the cost to which the others' are compared."""
+    weights = sum(p.numel() for p in vae.decoder.parameters())
+    cost = variational_autoencoders.gradient_cost(vae.decoder.requires_grad_(False))
+    cheapest = cheapest or cost
+    widths = "-".join(map(str, recipe.widths))
+    bound = f"{found.importance_weighted:.1f}"
+    cells = [name, str(recipe.latent), widths, f"{weights:,}", f"{found.elbo:.1f}", bound]
+    return [*cells, f"{cost / cheapest:.2f}"], cheapest
 
 
 def main() -> None:
     """Train, measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = tables.arguments(__file__, __doc__)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("models/networks/weights"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = tables.parsed(parser, out=CARD)
     images, held_out = (datasets.load("fashion-mnist", split) for split in ("train", "test"))
+    variants, scored = VARIANTS, 500
+    if options.quick:
+        variants, images, scored, options.epochs = dict(list(VARIANTS.items())[:2]), images[:1000], 20, 1
     made = {}
-    for name, change in VARIANTS.items():
-        recipe = replace(AUTOENCODER_RECIPES["fashion-mnist-vae"], epochs=options.epochs, **change)
-        vae = recipe.networks(tuple(images.shape[1:]))
-        train(vae, vae.guide, images, schedule=recipe.schedule(progress=True))
-        made[name] = recipe, vae, bounds(vae, held_out[:500], samples=500)
-    lines = [
-        f"{options.epochs} epochs each, floor {recipe.floor}; bounds on 500 test images, nats an image; cost of a",
-        "chain-gradient at 256 chains on one thread, over the first row's, all measured in one run.\n",
-        "| decoder | latent | hidden | weights | ELBO | bound, 500 samples | cost |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    cheapest = None
+    for name, change in variants.items():
+        recipe, vae = trained(change, images, options.epochs)
+        made[name] = recipe, vae, bounds(vae, held_out[:scored], samples=scored)
+    rows, cheapest = [], None
     for name, (recipe, vae, found) in made.items():
-        weights = sum(p.numel() for p in vae.decoder.parameters())
-        cost = gradient_cost(vae.decoder.requires_grad_(False))
-        cheapest = cheapest or cost
-        lines.append(
-            f"| {name} | {recipe.latent} | {'-'.join(map(str, recipe.widths))} | {weights:,} | {found.elbo:.1f} "
-            f"| {found.importance_weighted:.1f} | {cost / cheapest:.2f} |"
-        )
-    text = "\n".join(lines) + "\n"
+        cells, cheapest = row(name, recipe, vae, found, cheapest)
+        rows.append(cells)
+    floor = next(iter(made.values()))[0].floor
+    head = ["decoder", "latent", "hidden", "weights", "ELBO", f"bound, {scored} samples", "cost"]
+    text = (
+        f"{options.epochs} epochs each, floor {floor}; bounds on {scored} test images, nats an image; cost of a\n"
+        "chain-gradient at 256 chains on one thread, over the first row's, all measured in one run.\n\n"
+        f"{tables.markdown(head, rows)}\n"
+    )
     print(text)
-    (options.out / "fashion-mnist-vae.architectures.md").write_text(text)
+    options.out.write_text(text)
 
 
 if __name__ == "__main__":

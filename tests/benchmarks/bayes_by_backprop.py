@@ -2,22 +2,21 @@
 
 Writes `bayes_by_backprop.md` beside this file. A network of 2 x 400 units is trained for 20 epochs on 60,000 images
 and scored on 10,000 that it never saw: Bayes by Backprop, a point fit, and an ensemble of five point fits, with the
-same optimiser, steps and schedule. Then the price of a step, and the curve of pruning. One thread; `--quick` takes a
-tenth of the images and 3 epochs, prints, and writes nothing.
+same optimiser, steps and schedule. Then the price of a step, and the curve of pruning. One thread; `--quick` takes
+2,000 images and one epoch.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import platform
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
 import pyro
 import pyro.distributions as dist
+import tables
 import torch
+from timing import Stopwatch, by_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +40,7 @@ def network(seed: int) -> nn.Sequential:
 
 def data(quick: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts = []
-    for split, count in (("train", 6_000 if quick else 60_000), ("test", 10_000)):
+    for split, count in (("train", 2_000 if quick else 60_000), ("test", 1_000 if quick else 10_000)):
         images = datasets.load("fashion-mnist", split)[:count].flatten(1)
         parts += [images, datasets.labels("fashion-mnist", split)[:count]]
     return tuple(parts)
@@ -170,83 +169,69 @@ def our_step(prior, inputs, labels, share: float):
     return step
 
 
-def price(prior, inputs, labels, repeats: int) -> tuple[float, float]:
-    """Milliseconds of CPU a step, ours and bare: medians of steps taken by turns."""
-    steps = [make(prior, inputs[:BATCH], labels[:BATCH], 1 / 469) for make in (our_step, bare_step)]
-    spent: list[list[float]] = [[], []]
+def price(prior, inputs, labels, repeats: int) -> list[str]:
+    """Milliseconds of CPU a step, ours, bare, and their ratio: medians of steps taken by turns."""
+    makers = {"ours": our_step, "bare": bare_step}
+    steps = {name: make(prior, inputs[:BATCH], labels[:BATCH], 1 / 469) for name, make in makers.items()}
     with pyro.validation_enabled(False), pyro.get_param_store().scope():
-        for repeat in range(repeats + 10):
-            for step, times in zip(steps, spent, strict=True):
-                start = time.process_time()
-                step()
-                if repeat >= 10:  # the first steps pay for memory
-                    times.append(time.process_time() - start)
-    ours, bare = (1e3 * float(torch.tensor(times).median()) for times in spent)
-    return ours, bare
+        spent = by_turns(steps, repeats, unmeasured=10)  # the first steps pay for memory
+    ours, bare = (1e3 * float(torch.tensor(spent[name]).median()) for name in makers)
+    return [f"{ours:.2f}", f"{bare:.2f}", f"{ours / bare:.2f}"]
 
 
-def markdown(table: pd.DataFrame, digits: dict[str, int] | int = 2) -> str:
-    """A Markdown table without the optional package that pandas wants for it."""
-    lines = [["", *map(str, table.columns)], ["---"] * (1 + len(table.columns))]
-    for name, row in table.iterrows():
-        places = digits if isinstance(digits, dict) else dict.fromkeys(table.columns, digits)
-        lines.append([str(name), *(f"{row[c]:.{places[c]}f}" for c in table.columns)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    inputs, labels, test_inputs, test_labels = data(quick)
-    epochs = 3 if quick else 20
-
-    table, models, seconds = {}, {}, {}
+def fits(inputs, labels, test, epochs: int) -> tuple[list[dict], dict[str, Supervised], dict[str, float]]:
+    """Fit everything; return scores, models of the random weights, and CPU seconds of a fit."""
+    found, models, seconds = {}, {}, {}
     for name, prior in FITS.items():
-        start = time.process_time()
-        models[name], training = fit_weights(prior, inputs, labels, epochs=epochs)
-        seconds[name] = time.process_time() - start
-        table |= rows_of(name, models[name], test_inputs, test_labels)
-        print(f"{name}: {seconds[name]:.0f} s of CPU, {training.losses[-1]:.3f} nats an image", flush=True)
-    start = time.process_time()
-    points = [fit_point(seed, inputs, labels, epochs=epochs) for seed in range(5)]
-    seconds["point fit"] = (time.process_time() - start) / len(points)
+        with Stopwatch() as watch:
+            models[name], training = fit_weights(prior, inputs, labels, epochs=epochs)
+        seconds[name] = watch.cpu
+        found |= rows_of(name, models[name], *test)
+        print(f"{name}: {watch.cpu:.0f} s of CPU, {training.losses[-1]:.3f} nats an image", flush=True)
+    with Stopwatch() as watch:
+        points = [fit_point(seed, inputs, labels, epochs=epochs) for seed in range(5)]
+    seconds["point fit"] = watch.cpu / len(points)
     with torch.no_grad():
-        guesses = torch.stack([net(test_inputs).softmax(-1) for net in points])
-    singles = pd.DataFrame([scores(one, test_labels) for one in guesses])
-    table["point fit (mean of 5)"] = dict(singles.mean())
-    table["deep ensemble of 5 point fits"] = scores(guesses.mean(0), test_labels)
-    figures = pd.DataFrame(table).T
+        guesses = torch.stack([net(test[0]).softmax(-1) for net in points])
+    singles = pd.DataFrame([scores(one, test[1]) for one in guesses])
+    found["point fit (mean of 5)"] = dict(singles.mean())
+    found["deep ensemble of 5 point fits"] = scores(guesses.mean(0), test[1])
+    return [{"": name, **values} for name, values in found.items()], models, seconds
 
-    def accuracy(net: nn.Module) -> float:
-        with torch.no_grad():
-            return 100 * float((net(test_inputs).argmax(-1) == test_labels).float().mean())
 
+def pruned(models: dict[str, Supervised], accuracy: Callable) -> list[dict]:
+    """Return the test accuracy without the weights that are ranked lowest."""
     curves = {
         f"{name}, by {by}": pruning_curve(models[name].network, accuracy, by=by)["score"]
         for name in FITS
         for by in ("signal-to-noise", "magnitude")
     }
-    pruned = pd.DataFrame(curves)
-    pruned.index = [f"{share:.0%} removed" for share in pruned.index]
+    frame = pd.DataFrame(curves)
+    return [{"": f"{share:.0%} removed", **dict(row)} for share, row in frame.iterrows()]
 
-    rows = {}
-    for name, prior in {"Gaussian prior": Gaussian(0.1), "scale mixture": ScaleMixture()}.items():
-        ours, bare = price(prior, inputs, labels, 20 if quick else 200)
-        rows[name] = {"train, ms": ours, "bare PyTorch, ms": bare, "ratio": ours / bare}
-    prices = pd.DataFrame(rows).T
 
+def main() -> None:
+    """Fit, score, prune, time, and write."""
+    options = tables.parsed(tables.arguments(__file__, __doc__))
+    quick, epochs = options.quick, 1 if options.quick else 20
+    inputs, labels, *test = data(quick)
+    figures, models, seconds = fits(inputs, labels, test, epochs)
+
+    def accuracy(net: nn.Module) -> float:
+        with torch.no_grad():
+            return 100 * float((net(test[0]).argmax(-1) == test[1]).float().mean())
+
+    priors = {"Gaussian prior": Gaussian(0.1), "scale mixture": ScaleMixture()}
+    prices = [[name, *price(prior, inputs, labels, 20 if quick else 200)] for name, prior in priors.items()]
     report = f"""# Bayes by Backprop on Fashion-MNIST
 
-`python tests/benchmarks/bayes_by_backprop.py{" --quick" if quick else ""}`, one thread; Python
-{platform.python_version()}, torch {torch.__version__}, Pyro {pyro.__version__}. A network of 2 x {UNITS} ReLU units,
+By `{tables.command(options)}`. {tables.measured_on()} A network of 2 x {UNITS} ReLU units,
 {len(inputs):,} training images, {epochs} epochs, batches of {BATCH}, Adam at {RATE} falling along half a cosine, for
 every row. Bayes by Backprop counts the whole divergence (1/M a minibatch): nothing is tempered. Scores are of all
-{len(test_inputs):,} test images; one standard error of an accuracy near 88 % is 0.3. NLL in nats an image; expected
+{len(test[0]):,} test images; one standard error of an accuracy near 88 % is 0.3. NLL in nats an image; expected
 calibration error (ECE) with 15 bins.
 
-{markdown(figures, {"accuracy %": 2, "NLL": 4, "ECE %": 2})}
+{tables.table_of(figures, {"NLL": ".4f"})}
 
 {NOTES}
 
@@ -254,18 +239,17 @@ CPU seconds of a fit: {", ".join(f"{name} {value:.0f}" for name, value in second
 
 ## Pruning (test accuracy, %, of the posterior mean)
 
-{markdown(pruned)}
+{tables.table_of(pruned(models, accuracy))}
 
 ## Price of a step
 
 CPU time of one step with a batch of {BATCH}: as `train` makes it through Pyro, and the same cost written in PyTorch
 alone, taken by turns in one run.
 
-{markdown(prices)}
+{tables.markdown(["", "train, ms", "bare PyTorch, ms", "ratio"], prices)}
 """
     print(report)
-    if not quick:
-        Path(__file__).with_suffix(".md").write_text(report)
+    options.out.write_text(report)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ CASES = {
     "ULA": Case(ULA(warmup=60, thin=5)),
     "ParallelTempering": Case(ParallelTempering(temperatures=4, warmup=60)),
     "NUTS": Case(NUTS(warmup=60), draws=160, chains=2),
-    "HMC": Case(HMC(warmup=60), draws=160, chains=2),
+    "HMC": Case(HMC(warmup=60, trajectory_length=0.5), draws=600, chains=2),
     "TemperedSMC": Case(TemperedSMC(), draws=256),
     "Alternating": Case(Alternating(warmup=60, code=("z",)), "units"),
     "TwoStage": Case(TwoStage(ChEES(warmup=40), warmup=60), "units"),
@@ -123,10 +123,11 @@ def told(run: Callable[[], Any]) -> dict[str, Any]:
     try:
         idata = run()
     except (KeyboardInterrupt, BudgetSpentError) as error:
-        return {"kept": 0, "label": type(error).__name__, "parts": {}, "gradients": None}
+        return {"kept": 0, "label": type(error).__name__, "values": {}, "gradients": None}
     label = next((word for word in loop.ENDINGS if word in idata.attrs), "none")
     sizes = idata.posterior.sizes
-    values = {name: idata.posterior[name].to_numpy() for name in idata.posterior}
+    # What is decoded is decoded in batches, whose size may change a last bit.
+    values = {name: idata.posterior[name].to_numpy() for name in idata.posterior if name != "completion"}
     kept = sizes["chain"] if "restarts" in idata.attrs["draws_are"] else sizes["draw"]
     gradients = idata.attrs["gradient_evaluations"]
     return {"kept": kept, "label": label, "values": values, "gradients": gradients}
@@ -192,11 +193,12 @@ def ended(name: str, runs: Runs) -> list[str]:
 
 
 NOTES = f"""
-*Ctrl-C* (SIGINT) after {INTERRUPTED_AT:.0%} of the steps, *budget* of {BUDGET:.0%} of the whole run's gradients, warm-up
-among them. Draws are a chain's; "the first ones": bit for bit those with which the whole run begins. The label is the
-attribute that the result carries; where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL)
-after {" / ".join(f"{share:.0%}" for share in KILLED_AT)} of the steps and called again, latents and images hash to those
-of an unbroken run without a store. *Done anew*: steps that both processes made together, less those of an unbroken run.
+*Ctrl-C* (SIGINT) after {INTERRUPTED_AT:.0%} of the steps, *budget* of {BUDGET:.0%} of the whole run's gradients,
+warm-up among them. Draws are a chain's; "the first ones": latents are bit for bit those with which the whole run
+begins. The label is the attribute that the result carries (an optimiser plans its steps within the budget, and then is
+whole); where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL) after
+{" / ".join(f"{share:.0%}" for share in KILLED_AT)} of the steps and called again, latents and images hash to those of
+an unbroken run without a store. *Done anew*: steps that both processes made together, less those of an unbroken run.
 """
 
 

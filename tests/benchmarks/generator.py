@@ -7,17 +7,17 @@ The tables are written again after every image, so that a run that is stopped le
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import platform
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tables
 import torch
+from cases import GARMENT, HALF, STANDARD, mask_named, test_garments
+from timing import Stopwatch
 
 from posterior_inpainting.inference import (
     MALA,
@@ -30,21 +30,8 @@ from posterior_inpainting.inference import (
     infer,
     scores,
 )
-from posterior_inpainting.models import (
-    LatentCode,
-    Observation,
-    datasets,
-    likelihoods,
-    observations,
-    pretrained,
-)
+from posterior_inpainting.models import LatentCode, Observation, likelihoods, pretrained
 
-SHAPE = (1, 28, 28)
-MASKS = {
-    "half:bottom": observations.half(SHAPE, hide="bottom"),
-    "scatter:0.3": observations.scatter(SHAPE, 0.3),
-    "box:8,8,12,12": observations.box(SHAPE, 8, 8, 12, 12),
-}
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 RESTARTS = 64
 FIRST = "ChEES from tempered starts"
@@ -128,29 +115,26 @@ def run_one(entry: Entry, models: dict, seen: Observation, budget: int) -> Any:
 
 def summary(frame: pd.DataFrame) -> str:
     """Means over images, a line a mask and method; differences are paired, image by image."""
+    head = ["mask", "method", "images", "R-hat, median image", "below 1.01", "CRPS"]
+    head += ["against the first, same images (se)", "energy score", "50 %", "80 %", "90 %", "95 %"]
+    head += ["95 %, truth above 0", "mean off by, sd", "thousand gradients", "seconds"]
     lines = []
     for (mask, name), part in frame.groupby(["mask", "method"], sort=False):
         mean, count = part.drop(columns=["mask", "method", "image"]).mean(), len(part)
         first = frame[(frame["mask"] == mask) & (frame["method"] == FIRST)].set_index("image")["CRPS"]
         gain = (part.set_index("image")["CRPS"] - first).dropna()
-        paired = (
-            f"{gain.mean():+.4f} ({gain.std() / np.sqrt(count):.4f})" if count > 1 and name != FIRST else ""
-        )
+        error = gain.std() / np.sqrt(count)
+        paired = f"{gain.mean():+.4f} ({error:.4f})" if count > 1 and name != FIRST else ""
         rhat = part["R-hat"].dropna()
-        below = f"{rhat.median():.3f} | {int((rhat < 1.01).sum())} of {len(rhat)}" if len(rhat) else " | "
-        covered = " | ".join(f"{mean[f'{level:.0%}']:.3f}" for level in LEVELS)
-        off = f"{mean['off']:.3f}" if np.isfinite(mean["off"]) else ""
-        spent = f"{mean['gradients'] / 1000:.0f} | {mean['seconds']:.1f}" if mean["gradients"] > 0 else " | "
-        lines.append(
-            f"| {mask} | {name} | {count} | {below} | {mean['CRPS']:.4f} | {paired} | {mean['energy score']:.4f} | "
-            f"{covered} | {mean['95%, positive']:.3f} | {off} | {spent} |"
+        below = (
+            [f"{rhat.median():.3f}", f"{int((rhat < 1.01).sum())} of {len(rhat)}"] if len(rhat) else ["", ""]
         )
-    head = (
-        "| mask | method | images | R-hat, median image | below 1.01 | CRPS | against the first, same images (se) | "
-        "energy score | 50 % | 80 % | 90 % | 95 % | 95 %, truth above 0 | mean off by, sd | thousand gradients | "
-        "seconds |\n" + "|---" * 16 + "|"
-    )
-    return "\n".join([head, *lines])
+        row = [mask, name, count, *below, f"{mean['CRPS']:.4f}", paired, f"{mean['energy score']:.4f}"]
+        row += [f"{mean[f'{level:.0%}']:.3f}" for level in LEVELS]
+        row += [f"{mean['95%, positive']:.3f}", f"{mean['off']:.3f}" if np.isfinite(mean["off"]) else ""]
+        spent = [f"{mean['gradients'] / 1000:.0f}", f"{mean['seconds']:.1f}"]
+        lines.append([*row, *(spent if mean["gradients"] > 0 else ["", ""])])
+    return tables.markdown(head, lines)
 
 
 def settled(frame: pd.DataFrame) -> str:
@@ -165,12 +149,12 @@ def by_image(frame: pd.DataFrame) -> str:
     """Largest R-hat over hidden pixels, and smallest ESS, image by image."""
     some = frame[frame["R-hat"].notna()]
     names = list(dict.fromkeys(some["method"]))
-    lines = ["| mask | image | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = []
     for (mask, image), part in some.groupby(["mask", "image"], sort=False):
         cells = part.set_index("method")
         row = [f"{cells['R-hat'][n]:.3f} ({cells['ESS'][n]:.0f})" if n in cells.index else "" for n in names]
-        lines.append(f"| {mask} | {image} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        lines.append([mask, image, *row])
+    return tables.markdown(["mask", "image", *names], lines)
 
 
 def write(rows: list[dict], out: Path, seconds: float) -> None:
@@ -221,29 +205,53 @@ def settings() -> str:
     return "\n".join(lines)
 
 
-def compare(
-    name: str, entry: Entry, models: dict, mask: str, index: int, image, reference: dict
-) -> list[dict]:
-    """Run one method on one image; return its rows, and keep the first method's moments and budget."""
-    hidden = ~MASKS[mask].numpy()
-    target = image.numpy()[hidden].astype(float)
-    known = reference.get((mask, index))
-    idata = run_one(entry, models, Observation(image, MASKS[mask]), known[2] if known else 0)
-    drawn = hidden_values(idata, "posterior_predictive", "image", hidden)
-    bare = hidden_values(idata, "posterior", "completion", hidden)
-    spent = cost(idata)
-    laws: dict[str, tuple[np.ndarray, dict]]
-    if known is None:
-        reference[mask, index] = bare.mean(0), bare.std(0), spent["gradients"]
-        some = np.linspace(0, len(drawn) - 1, RESTARTS).astype(int)
-        laws = {name: (drawn, spent), f"{name}, {RESTARTS} draws": (drawn[some], {})}
-    else:
-        off = float(np.sqrt(np.mean((bare.mean(0) - known[0]) ** 2) / np.mean(known[1] ** 2)))
-        laws = {name: (drawn, spent | {"off": off})}
-        if isinstance(entry.method, MAP):
-            laws[f"{name}, noiseless"] = bare, {}
-    base = {"mask": mask, "image": index, "off": np.nan, "R-hat": np.nan}
-    return [base | {"method": law} | figures(values, target) | more for law, (values, more) in laws.items()]
+class Comparison:
+    """Rows of all methods so far, and of each image what the first method found.
+
+    ``found`` goes into a file, from which a stopped run goes on: ``rows``; ``seconds``; ``reference``, mask and image ->
+    mean and standard deviation of the hidden pixels, and gradients.
+    """
+
+    def __init__(self, models: dict, found: dict[str, Any], most_draws: int | None):
+        self.models, self.found, self.most_draws = models, found, most_draws
+
+    def run(self, name: str, mask_name: str, number: int, image: torch.Tensor) -> None:
+        """Run one method on one image, unless that is done."""
+        rows = self.found["rows"]
+        if any((row["method"], row["mask"], row["image"]) == (name, mask_name, number) for row in rows):
+            return
+        with Stopwatch() as watch:
+            rows += self._compared(name, mask_name, number, image)
+        self.found["seconds"] += watch.clock
+        print(f"{name} {mask_name} {number}: {self.found['seconds']:.0f} s", flush=True)
+
+    def _compared(self, name: str, mask_name: str, number: int, image: torch.Tensor) -> list[dict]:
+        entry, mask = ENTRIES[name], mask_named(mask_name, GARMENT)
+        if self.most_draws is not None:
+            entry = replace(entry, draws=min(entry.draws, self.most_draws))
+        hidden, place = ~mask.numpy(), f"{mask_name} {number}"
+        target = image.numpy()[hidden].astype(float)
+        known = self.found["reference"].get(place)
+        idata = run_one(entry, self.models, Observation(image, mask), known[2] if known else 0)
+        drawn = hidden_values(idata, "posterior_predictive", "image", hidden)
+        bare = hidden_values(idata, "posterior", "completion", hidden)
+        spent = cost(idata)
+        laws: dict[str, tuple[np.ndarray, dict]]
+        if known is None:
+            moments = bare.mean(0).tolist(), bare.std(0).tolist()
+            self.found["reference"][place] = [*moments, spent["gradients"]]
+            some = np.linspace(0, len(drawn) - 1, RESTARTS).astype(int)
+            laws = {name: (drawn, spent), f"{name}, {RESTARTS} draws": (drawn[some], {})}
+        else:
+            mean, sd = map(np.array, known[:2])
+            off = float(np.sqrt(np.mean((bare.mean(0) - mean) ** 2) / np.mean(sd**2)))
+            laws = {name: (drawn, spent | {"off": off})}
+            if isinstance(entry.method, MAP):
+                laws[f"{name}, noiseless"] = bare, {}
+        base = {"mask": mask_name, "image": number, "off": np.nan, "R-hat": np.nan}
+        return [
+            base | {"method": law} | figures(values, target) | more for law, (values, more) in laws.items()
+        ]
 
 
 def wanted(name: str, mask: str, indices: range, rows: list[dict]) -> list[int]:
@@ -259,48 +267,38 @@ def wanted(name: str, mask: str, indices: range, rows: list[dict]) -> list[int]:
     return list(indices)
 
 
+def load_models() -> dict[str, LatentCode]:
+    """Load the posterior's model, and that of Yeh's loss."""
+    parts = pretrained.load_parts("fashion-mnist-generator")
+    yeh = LatentCode(
+        parts["decoder"],
+        likelihood=likelihoods.laplace,
+        context_window=15,
+        discriminator=parts["discriminator"],
+        discriminator_weight=0.03,
+    )
+    return {"posterior": LatentCode(parts["decoder"]), "yeh": yeh}
+
+
 def main() -> None:
     """Run method by method, so that a short run has the first ones for every image."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", default="0-19")
-    parser.add_argument("--mask", action="append", choices=list(MASKS))
-    parser.add_argument("--keep", type=Path, help="file of results, from which a stopped run goes on")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    options = parser.parse_args()
-    if options.quick:
-        options.images, options.out = "0-0", options.out.with_suffix(".quick.md")
-    first, last = map(int, options.images.split("-"))
-    torch.set_num_threads(1)
-    parts = pretrained.load_parts("fashion-mnist-generator")
-    images = datasets.load("fashion-mnist", "test")[: last + 1]
-    models = {
-        "posterior": LatentCode(parts["decoder"]),
-        "yeh": LatentCode(
-            parts["decoder"],
-            likelihood=likelihoods.laplace,
-            context_window=15,
-            discriminator=parts["discriminator"],
-            discriminator_weight=0.03,
-        ),
-    }
-    done: dict = {"rows": [], "reference": {}, "seconds": 0.0, "keys": set()}
-    if options.keep and options.keep.is_file():
-        done = pickle.loads(options.keep.read_bytes())
-    for name, entry in ENTRIES.items():
-        for mask in options.mask or ["half:bottom"]:
-            for index in wanted(name, mask, range(first, last + 1), done["rows"]):
-                if (name, mask, index) in done["keys"]:
-                    continue
-                start = time.perf_counter()
-                done["rows"] += compare(name, entry, models, mask, index, images[index], done["reference"])
-                done["keys"].add((name, mask, index))
-                done["seconds"] += time.perf_counter() - start
-                print(f"{name} {mask} {index}: {done['seconds']:.0f} s", flush=True)
-                write(done["rows"], options.out, done["seconds"])
+    parser = tables.arguments(__file__, __doc__, images="0-19")
+    parser.add_argument("--mask", action="append", choices=STANDARD)
+    parser.add_argument("--keep", type=Path, help="JSON file of results, from which a stopped run goes on")
+    options = tables.parsed(parser)
+    numbers = tables.image_numbers(options.images)
+    images = dict(zip(numbers, test_garments(numbers), strict=True))
+    found = tables.stored_rows(options.keep, {"rows": [], "reference": {}, "seconds": 0.0})
+    comparison = Comparison(load_models(), found, 20 if options.quick else None)
+    names = [name for name in ENTRIES if not options.quick or ENTRIES[name].where != "unsettled"]
+    for name in names:
+        for mask in options.mask or [HALF]:
+            for number in wanted(name, mask, numbers, found["rows"]):
+                comparison.run(name, mask, number, images[number])
+                write(found["rows"], options.out, found["seconds"])
                 if options.keep:
-                    options.keep.write_bytes(pickle.dumps(done))
-    write(done["rows"], options.out, done["seconds"])
+                    tables.save_rows(options.keep, found)
+    write(found["rows"], options.out, found["seconds"])
 
 
 if __name__ == "__main__":

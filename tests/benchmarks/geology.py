@@ -1,6 +1,6 @@
 """Channels from a few wells: honest posterior against 300 restarts of the published optimiser; writes `geology.md`.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/geology.py [--quick] [--truths 32] [--prior NAME_OR_FOLDER]
+    OMP_NUM_THREADS=1 python tests/benchmarks/geology.py [--quick] [--truths 24] [--prior NAME_OR_FOLDER]
 
 Truths are of two kinds: drawn from the generator itself, with its noise (is the sampling right?), and simulated
 anew (does the generator know channels?). Tables are written again after every few truths, so that a run that is stopped
@@ -9,19 +9,20 @@ leaves what it has.
 
 from __future__ import annotations
 
-import argparse
 import platform
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tables
 import torch
+from timing import Stopwatch
 
-from posterior_inpainting.inference import MAP, TemperedSMC
-from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference import MAP, Plan, Problem, TemperedSMC
 from posterior_inpainting.inference.evaluation.scores import LEVELS, coverage, crps
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, pretrained
 from posterior_inpainting.models.geology.meandering_channels import MeanderingChannels
 from posterior_inpainting.models.geology.nearest_measurement import RADII, NearestMeasurement
@@ -77,126 +78,125 @@ def away_figures(
     return found
 
 
-def one(
-    model: LatentCode,
-    image: torch.Tensor,
-    rock: torch.Tensor,
-    mask: torch.Tensor,
-    radius: float,
-    seed: int,
-    prior_weights: list[float],
-) -> list[dict]:
-    """Posterior, prior and restarts under each prior weight for one truth, a dictionary each."""
-    decoder = model._frozen_decoder
-    distance = nearest_seen(mask)[0].flatten()
-    away, seen = (distance > AWAY).nonzero().flatten().numpy()[::THIN], mask.flatten().numpy()
-    flat, flat_rock = (part.flatten().numpy() for part in (image, rock))
-    rows = []
+@dataclass(frozen=True)
+class Truth:
+    """An image ``(1, row, column)``, the rock without noise, what is measured, and a number of its own."""
 
-    def keep(
-        approach: str, z: torch.Tensor, gradients: int, seconds: float, noisy: bool = True, **more
-    ) -> None:
+    image: torch.Tensor
+    rock: torch.Tensor
+    mask: torch.Tensor
+    number: int
+
+    @property
+    def away(self) -> np.ndarray:
+        """Every third of the pixels that lie far from all measurements."""
+        return (nearest_seen(self.mask)[0].flatten() > AWAY).nonzero().flatten().numpy()[::THIN]
+
+    def figures(self, decoder: Any, z: torch.Tensor, noisy: bool = True) -> dict[str, Any]:
+        """Everything that is measured of codes ``(n, latent)``."""
+        away, seen = self.away, self.mask.flatten().numpy()
+        truth, rock = (part.flatten().numpy() for part in (self.image, self.rock))
         with torch.no_grad():
             mean, scale = (v.flatten(-3).numpy() for v in decoder.mean_and_scale(z))
-        noise = np.random.default_rng(seed).standard_normal(mean.shape, dtype=np.float32)
+        noise = Streams(self.number).numpy("pixels").standard_normal(mean.shape, dtype=np.float32)
         draws = mean + scale * noise if noisy else mean
-        row = {"approach": approach, "gradients": gradients, "seconds": seconds} | more
-        row |= away_figures(draws[:, away], mean[:, away], flat[away], flat_rock[away])
-        residual = np.abs(mean[:, seen] - flat[seen]) / scale[:, seen]
-        row |= {
-            "rms at wells": float(np.sqrt(np.square(residual).mean())),
-            "within 3 sd": float((residual < 3).mean()),
-            "draws wholly within 4 sd": float((residual < 4).all(1).mean()),
-            "largest": float(residual.max()),
-            "rms at wells, grey": float(np.sqrt(np.square(mean[:, seen] - flat[seen]).mean())),
-        }
+        below = np.clip(np.digitize((draws[:, away] > 0.5).mean(0), BINS) - 1, 0, 9)
+        said = [(int((below == b).sum()), float((truth[away][below == b] > 0.5).sum())) for b in range(10)]
+        found = away_figures(draws[:, away], mean[:, away], truth[away], rock[away])
+        found |= at_wells(mean[:, seen], scale[:, seen], truth[seen]) | self.spreads(mean)
+        return found | {"reliability": said}
+
+    def spreads(self, mean: np.ndarray) -> dict[str, float]:
+        """Standard deviation over completions without noise, by distance from the nearest measurement."""
+        distance = nearest_seen(self.mask)[0].flatten()
+        found = {}
         for name, (low, high) in RINGS.items():
             ring = ((distance > low) & (distance <= high)).numpy()
-            row[f"spread {name}"] = float(np.sqrt(mean[:, ring].var(0).mean())) if ring.any() else np.nan
-        below = np.clip(np.digitize((draws[:, away] > 0.5).mean(0), BINS) - 1, 0, 9)
-        row["reliability"] = [
-            (int((below == b).sum()), float((flat[away][below == b] > 0.5).sum())) for b in range(10)
-        ]
-        rows.append(row)
+            found[f"spread {name}"] = float(np.sqrt(mean[:, ring].var(0).mean())) if ring.any() else np.nan
+        return found
 
-    start = time.perf_counter()
-    run = METHOD.run(Problem(model, (image, mask)), draws=DRAWS, chains=CHAINS, seed=seed, progress=False)
-    seconds = time.perf_counter() - start
-    z, gradients = run.latents["z"], run.attrs["gradient_evaluations"]
-    keep("posterior", z.flatten(0, 1), gradients, seconds, error=run.attrs["log_evidence_se"])
-    torch.manual_seed(seed)
-    keep("prior", model.prior().sample((DRAWS * CHAINS,)), 0, 0.0)
+
+def at_wells(mean: np.ndarray, scale: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """How well completions ``(n, pixel)`` honour the measurements."""
+    residual = np.abs(mean - truth) / scale
+    return {
+        "rms at wells": float(np.sqrt(np.square(residual).mean())),
+        "within 3 sd": float((residual < 3).mean()),
+        "draws wholly within 4 sd": float((residual < 4).all(1).mean()),
+        "largest": float(residual.max()),
+        "rms at wells, grey": float(np.sqrt(np.square(mean - truth).mean())),
+    }
+
+
+def one(model: LatentCode, truth: Truth, radius: float, prior_weights: list[float]) -> list[dict]:
+    """Posterior, prior and restarts under each prior weight for one truth, a dictionary each."""
+    decoder, seen = model._frozen_decoder, (truth.image, truth.mask)
+    plan = Plan(DRAWS, CHAINS, Streams(truth.number))
+    with Stopwatch() as watch:
+        run = METHOD.run(Problem(model, seen), plan)
+    gradients, error = run.attrs["gradient_evaluations"], run.attrs["log_evidence_se"]
+    spent = {"gradients": gradients, "seconds": watch.clock}
+    with plan.streams.seeded("prior"):
+        codes = model.prior().sample((DRAWS * CHAINS,))
+    rows = [
+        {"approach": "posterior", **spent, "error": error}
+        | truth.figures(decoder, run.latents["z"].flatten(0, 1)),
+        {"approach": "prior", "gradients": 0, "seconds": 0.0} | truth.figures(decoder, codes),
+    ]
     for weight in prior_weights:
         published = NearestMeasurement(decoder, radius, prior=model.prior(), prior_weight=weight)
         steps = max(1, gradients // RESTARTS)
-        start = time.perf_counter()
         method = MAP(restarts=RESTARTS, steps=steps, learning_rate=0.01)
-        torch.manual_seed(seed)
-        best = method.optimise(Problem(published, (image, mask)))[0]["z"]
-        seconds = time.perf_counter() - start
+        with Stopwatch() as watch:
+            best = method.optimise(Problem(published, seen), plan)[0]["z"]
+        spent = {"gradients": RESTARTS * steps, "seconds": watch.clock}
         name = f"{RESTARTS} restarts, prior weight {weight:g}"
-        keep(name, best, RESTARTS * steps, seconds)
-        keep(f"{name}, without noise", best, RESTARTS * steps, seconds, noisy=False)
+        rows.append({"approach": name, **spent} | truth.figures(decoder, best))
+        bare = truth.figures(decoder, best, noisy=False)
+        rows.append({"approach": f"{name}, without noise", **spent} | bare)
     return rows
 
 
 def table(rows: pd.DataFrame, kind: str) -> str:
     """Markdown of means over truths; of the coverage also standard errors over truths."""
-    lines = [
-        "| measured | approach | truths | " + " | ".join(f"{level:.0%}" for level in LEVELS),
-        "|" + "---|" * (8 + len(LEVELS)),
-    ]
-    lines[0] += " | 90 % in channels | worst miss | CRPS | Brier | diversity |"
-    some = rows[rows["truth"] == kind]
-    for (setting, approach), part in some.groupby(["setting", "approach"], sort=False):
-        cells, misses = [], []
-        for level in LEVELS:
-            values = part[f"coverage {level:.0%}"]
-            cells.append(f"{values.mean():.3f} ({values.sem():.3f})")
-            misses.append(values.mean() - level)
-        worst = max(misses, key=abs)
-        lines.append(
-            f"| {setting} | {approach} | {len(part)} | {' | '.join(cells)} | "
-            f"{part['coverage 90%, channel'].mean():.3f} | {100 * worst:+.1f} points | {part['CRPS'].mean():.4f} | "
-            f"{part['Brier'].mean():.4f} | {part['diversity'].mean():.3f} |"
-        )
-    return "\n".join(lines)
+    head = ["measured", "approach", "truths", *(f"{level:.0%}" for level in LEVELS)]
+    head += ["90 % in channels", "worst miss", "CRPS", "Brier", "diversity"]
+    lines = []
+    for (setting, approach), part in rows[rows["truth"] == kind].groupby(["setting", "approach"], sort=False):
+        covered = [part[f"coverage {level:.0%}"] for level in LEVELS]
+        worst = max((c.mean() - level for c, level in zip(covered, LEVELS, strict=True)), key=abs)
+        cells = [f"{values.mean():.3f} ({values.sem():.3f})" for values in covered]
+        cells += [f"{part['coverage 90%, channel'].mean():.3f}", f"{100 * worst:+.1f} points"]
+        cells += [f"{part['CRPS'].mean():.4f}", f"{part['Brier'].mean():.4f}"]
+        lines.append([setting, approach, len(part), *cells, f"{part['diversity'].mean():.3f}"])
+    return tables.markdown(head, lines)
 
 
 def wells_table(rows: pd.DataFrame) -> str:
     """Markdown: how well measurements are honoured, spread by distance, and what it cost."""
     names = ["rms at wells", "rms at wells, grey", "within 3 sd", "draws wholly within 4 sd", "largest"]
     rings = [f"spread {name}" for name in RINGS]
-    lines = [
-        "| truth | measured | approach | rms residual, sd | rms residual, grey | within 3 sd "
-        "| draws wholly within 4 sd | largest, sd | "
-        + " | ".join(f"{name} px" for name in RINGS)
-        + " | gradients | seconds | error of log evidence, nats |",
-        "|" + "---|" * (8 + len(RINGS) + 3),
-    ]
+    head = ["truth", "measured", "approach", "rms residual, sd", "rms residual, grey", "within 3 sd"]
+    head += ["draws wholly within 4 sd", "largest, sd", *(f"{name} px" for name in RINGS)]
+    head += ["gradients", "seconds", "error of log evidence, nats"]
+    lines = []
     some = rows[~rows["approach"].str.contains("without")]
     for key, part in some.groupby(["truth", "setting", "approach"], sort=False):
-        cells = [
-            f"{part[name].max() if name == 'largest' else part[name].mean():.3f}" for name in names + rings
-        ]
+        values = [part[name].max() if name == "largest" else part[name].mean() for name in names + rings]
         error = f"{part['error'].median():.2f}" if part["error"].notna().any() else ""
-        lines.append(
-            f"| {' | '.join(key)} | {' | '.join(cells)} | {part['gradients'].mean():,.0f} | "
-            f"{part['seconds'].mean():.1f} | {error} |"
-        )
-    return "\n".join(lines)
+        spent = [f"{part['gradients'].mean():,.0f}", f"{part['seconds'].mean():.1f}", error]
+        lines.append([*key, *(f"{value:.3f}" for value in values), *spent])
+    return tables.markdown(head, lines)
 
 
 def reliability(rows: pd.DataFrame) -> str:
     """Markdown: said and found probability of channel, away from the wells, simulated truths."""
-    lines = ["| said | " + " | ".join(f"{b / 10:.1f} to {b / 10 + 0.1:.1f}" for b in range(10)) + " |"]
-    lines.append("|" + "---|" * 11)
     some = rows[(rows["truth"] == "simulator") & rows["approach"].isin(["posterior", "prior"])]
+    lines = []
     for approach, part in some.groupby("approach", sort=False):
         counts = np.array(part["reliability"].tolist()).sum(0)
-        cells = [f"{hit / n:.3f}" if n >= 200 else "" for n, hit in counts]
-        lines.append(f"| {approach} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([approach, *(f"{hit / n:.3f}" if n >= 200 else "" for n, hit in counts)])
+    return tables.markdown(["said", *(f"{b / 10:.1f} to {b / 10 + 0.1:.1f}" for b in range(10))], lines)
 
 
 def write(rows: list[dict], path: Path, command: str, prior: str, seconds: float) -> None:
@@ -235,32 +235,29 @@ the standard deviation over completions, by distance from the nearest measuremen
 
 def main() -> None:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two truths")
+    parser = tables.arguments(__file__, __doc__)
     parser.add_argument("--truths", type=int, default=24)
     parser.add_argument("--prior", default="channels-generator", help="bundled set, or a folder of one's own")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    count = 2 if arguments.quick else arguments.truths
-    parts: Any = pretrained.load_parts(arguments.prior)
+    options = tables.parsed(parser)
+    count = 1 if options.quick else options.truths
+    settings = dict(list(SETTINGS.items())[:1]) if options.quick else SETTINGS
+    parts: Any = pretrained.load_parts(options.prior)
     model = LatentCode(parts["decoder"], prior=MixturePrior(parts["prior"]))
     truths = {kind: truths_of(kind, model, count) for kind in ("generator", "simulator")}
-    start, rows = time.perf_counter(), []
+    seconds, rows = 0.0, []
     for index in range(count):
-        for kind, (images, rocks) in truths.items():
-            for setting in SETTINGS:
-                radius = RADII.get(SETTINGS[setting], RADII[8])
-                mask = mask_of(setting, index)
-                restarts = kind == "simulator" and "wells" in setting and index < FEWER
-                prior_weights = [10.0] if restarts else []
-                found = one(model, images[index], rocks[index], mask, radius, index, prior_weights)
-                rows += [{"truth": kind, "setting": setting, "index": index} | row for row in found]
-        command = f"python tests/benchmarks/geology.py --truths {index + 1}"
-        write(rows, arguments.out, command, arguments.prior, time.perf_counter() - start)
-        print(f"{index + 1}/{count} {time.perf_counter() - start:.0f} s", flush=True)
+        with Stopwatch() as watch:
+            for kind, (images, rocks) in truths.items():
+                for setting in settings:
+                    truth = Truth(images[index], rocks[index], mask_of(setting, index), index)
+                    restarts = kind == "simulator" and "wells" in setting and index < FEWER
+                    radius = RADII.get(SETTINGS[setting], RADII[8])
+                    found = one(model, truth, radius, [10.0] if restarts else [])
+                    rows += [{"truth": kind, "setting": setting, "index": index} | row for row in found]
+        seconds += watch.clock
+        made_by = f"{tables.command(options)} --truths {index + 1}"
+        write(rows, options.out, made_by, options.prior, seconds)
+        print(f"{index + 1}/{count} {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,56 +2,50 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/pixel_constrained.py [--quick] [--only bits,speed,...]
 
-Each part's table is kept in `pixel_constrained.json` beside the page, so that parts can be run one by one.
+Each part's table is kept in a JSON file beside the page, so that parts can be run one by one.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import platform
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
+import tables
 import torch
+from cases import HALF, STANDARD, mask_named, masks, test_garments
+from timing import Stopwatch, cpu_seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import ising
 
 from posterior_inpainting.inference import Exact, diagnostics, infer
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
-from posterior_inpainting.models import Observation, datasets, observations
+from posterior_inpainting.models import Observation
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage
 from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels
 from posterior_inpainting.models.networks.constraint import ConstraintNetwork
+from posterior_inpainting.models.networks.incremental import IncrementalPixelCNN
 from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
 from posterior_inpainting.models.pixel_constrained import PixelConstrained
 
-SHAPE = (1, 28, 28)
-MASKS = {
-    "half:bottom": observations.half(SHAPE, hide="bottom"),
-    "half:top": observations.half(SHAPE, hide="top"),
-    "scatter:0.3": observations.scatter(SHAPE, 0.3),
-    "box:8,8,12,12": observations.box(SHAPE, 8, 8, 12, 12),
-}
+FOUR = (HALF, "half:top", *STANDARD[1:])
 SETS = ("fashion-mnist-pixels-binary", "fashion-mnist-pixels-16")
-PLACE = Path(__file__).parent
 
 
 def test_images(model: PixelConstrained, count: int) -> torch.Tensor:
     """Return test images on the model's own lattice, so that truth and draws are of one kind."""
-    return model.law.quantise(datasets.load("fashion-mnist", "test")[:count])
+    return model.law.quantise(test_garments(range(count)))
 
 
 def bits(quick: bool) -> list[dict]:
     """Bits a hidden pixel of the truth, under the overwritten prior and the constrained law, paired."""
     rows = []
     for name in SETS:
-        model, count = PixelConstrained.load(name), 40 if quick else 300
-        for mask_name, mask in MASKS.items():
+        model, count = PixelConstrained.load(name), 20 if quick else 300
+        for mask_name, mask in masks(*FOUR).items():
             found = [
                 model.cross_entropies(batch, mask.expand(batch.shape))
                 for batch in test_images(model, count).split(50)
@@ -74,6 +68,23 @@ def bits(quick: bool) -> list[dict]:
     return rows
 
 
+def said_and_true(model: PixelConstrained, quick: bool) -> dict[str, list[tuple]]:
+    """Of two probabilities that a hidden pixel is bright (above one half): what they say, and what is true."""
+    images = test_images(model, 10 if quick else 300)
+    half, few = model.law.levels // 2, images[: 2 if quick else 60]
+    pairs: dict[str, list] = {"given the pixels before it": [], "in 40 draws": []}
+    for mask in masks().values():
+        for batch in images.split(50):
+            seen = mask.expand(batch.shape)
+            with torch.no_grad():
+                raw = model._modules["prior"](batch) + model._modules["constraint"](batch, seen)
+            bright = model.law.log_probabilities(raw, batch)[..., half:].exp().sum(-1)
+            pairs["given the pixels before it"].append((bright[:, ~mask], (batch > 0.5)[:, ~mask]))
+        drawn = model.constrained_law(few, mask.expand(few.shape)).sample((40,))
+        pairs["in 40 draws"].append(((drawn > 0.5).float().mean(0)[:, ~mask], (few > 0.5)[:, ~mask]))
+    return pairs
+
+
 def reliability(quick: bool) -> list[dict]:
     """Is a hidden pixel bright (above one half) as often as it is said to be?
 
@@ -81,34 +92,17 @@ def reliability(quick: bool) -> list[dict]:
     """
     rows = []
     for name in SETS:
-        model = PixelConstrained.load(name)
-        images = test_images(model, 20 if quick else 300)
-        half = model.law.levels // 2
-        pairs: dict[str, list] = {"given the pixels before it": [], "in 40 draws": []}
-        for mask in (MASKS["half:bottom"], MASKS["scatter:0.3"], MASKS["box:8,8,12,12"]):
-            for batch in images.split(50):
-                masks = mask.expand(batch.shape)
-                with torch.no_grad():
-                    raw = model._modules["prior"](batch) + model._modules["constraint"](batch, masks)
-                bright = model.law.log_probabilities(raw, batch)[..., half:].exp().sum(-1)
-                pairs["given the pixels before it"].append((bright[:, ~mask], (batch > 0.5)[:, ~mask]))
-            few = images[: 4 if quick else 60]
-            drawn = model.constrained_law(few, mask.expand(few.shape)).sample((40,))
-            pairs["in 40 draws"].append(((drawn > 0.5).float().mean(0)[:, ~mask], (few > 0.5)[:, ~mask]))
-        for kind, parts in pairs.items():
+        for kind, parts in said_and_true(PixelConstrained.load(name), quick).items():
             said, true = (torch.cat([part[i].flatten() for part in parts]) for i in (0, 1))
             bins = (said * 10).long().clamp(max=9)
+            row: dict = {"set": name, "probability": kind}
             error = 0.0
             for b in range(10):
                 inside = bins == b
+                row[f".{b}"] = f"{float(true[inside].float().mean()):.2f}" if inside.any() else "-"
                 if inside.any():
                     gap = float(true[inside].float().mean() - said[inside].mean())
                     error += abs(gap) * float(inside.float().mean())
-            row = {"set": name, "probability": kind}
-            for b in range(10):
-                inside = bins == b
-                share = f"{float(true[inside].float().mean()):.2f}" if inside.any() else "-"
-                row[f".{b}"] = share
             rows.append(row | {"ECE": error})
     return rows
 
@@ -116,12 +110,11 @@ def reliability(quick: bool) -> list[dict]:
 def weights(quick: bool) -> list[dict]:
     """How far the constrained law is from the prior network's own conditional: k-hat, effective draws."""
     rows = []
-    masks = {"box:11,11,6,6": observations.box(SHAPE, 11, 11, 6, 6), **MASKS}
     for name in SETS:
         model = PixelConstrained.load(name)
-        for mask_name, mask in masks.items():
+        for mask_name, mask in masks("box:11,11,6,6", *(() if quick else FOUR)).items():
             khats, shares = [], []
-            for image in test_images(model, 2 if quick else 10):
+            for image in test_images(model, 1 if quick else 10):
                 found = infer(model, Observation(image, mask), Exact(), draws=100, chains=1, progress=False)
                 log_weight = torch.as_tensor(found["sample_stats"]["log_weight"].to_numpy()).ravel()
                 weight = torch.softmax(log_weight, 0)
@@ -143,7 +136,7 @@ def weights(quick: bool) -> list[dict]:
 def field(quick: bool) -> list[dict]:
     """Total variation from the exact conditionals of a 4 x 4 Ising field, by enumeration."""
     images, probabilities = ising.states()
-    steps = 60 if quick else 4000
+    steps = 20 if quick else 4000
     losses = {
         "likelihood (ours)": PixelCrossEntropy(),
         "joint, a = 1, b = 1": PixelCrossEntropy(prior=1, constraint=1, joint=True),
@@ -171,24 +164,20 @@ def field(quick: bool) -> list[dict]:
 def speed(quick: bool) -> list[dict]:
     """64 half images: processor seconds with the cache, and of one full network a hidden pixel without it."""
     rows = []
-    for side in (16, 28) if quick else (16, 28, 32, 48, 64):
+    for side in (16,) if quick else (16, 28, 32, 48, 64):
         torch.manual_seed(0)
         shape, count = (1, side, side), 64
         prior = GatedPixelCNN(shape, 2, features=16, layers=4, first=7, kernel=5)
         model = PixelConstrained(prior, ConstraintNetwork(shape, 2, 20)).requires_grad_(False).eval()
-        image, mask = torch.rand(shape), observations.half(shape, hide="bottom")
+        image, mask = torch.rand(shape), mask_named(HALF, shape)
         hidden = int((~mask).sum())
         law = model.constrained_law(image, mask)
         law.sample((2,))
-        start = time.process_time()
-        drawn = law.sample((count,))
-        cached = time.process_time() - start
-        network, repeats = model._modules["prior"], 6
+        with Stopwatch() as watch:
+            drawn = law.sample((count,))
+        cached, network, repeats = watch.cpu, model._modules["prior"], 6
         network(drawn)
-        start = time.process_time()
-        for _ in range(repeats):
-            network(drawn)
-        uncached = (time.process_time() - start) / repeats * hidden
+        uncached = cpu_seconds(lambda: [network(drawn) for _ in range(repeats)]) / repeats * hidden
         rows.append(
             {
                 "side": side,
@@ -204,8 +193,6 @@ def speed(quick: bool) -> list[dict]:
 
 def cache(quick: bool) -> list[dict]:
     """The largest difference between cached and full-network logits, in the bundled networks."""
-    from posterior_inpainting.models.networks.incremental import IncrementalPixelCNN
-
     rows = []
     for name in SETS:
         model = PixelConstrained.load(name)
@@ -213,7 +200,7 @@ def cache(quick: bool) -> list[dict]:
         filling, worst = IncrementalPixelCNN(network, 4), 0.0
         with torch.no_grad():
             full = network(images)
-            for row in range(10 if quick else 28):
+            for row in range(4 if quick else 28):
                 filling.begin_row(images, row)
                 for column in range(28):
                     found = filling.advance(images, column + 1)
@@ -264,25 +251,21 @@ NOTES = {
 
 def main() -> None:
     """Run the parts that are asked for and write the page of all that there are."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
+    parser = tables.arguments(__file__, __doc__)
     parser.add_argument("--only", default=",".join(PARTS))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    store = PLACE / "pixel_constrained.json"
+    options = tables.parsed(parser)
+    store = options.out.with_suffix(".json")
     for part in options.only.split(","):
         torch.manual_seed(0)
-        start = time.process_time()
-        rows = PARTS[part][0](options.quick)
+        with Stopwatch() as watch:
+            rows = PARTS[part][0](options.quick)
         print(part, pd.DataFrame(rows).to_string(), sep="\n", flush=True)
-        if not options.quick:
-            tables = json.loads(store.read_text()) if store.is_file() else {}
-            tables[part] = {"rows": rows, "seconds": time.process_time() - start}
-            store.write_text(json.dumps(tables, indent=1) + "\n")
-            (PLACE / "pixel_constrained.md").write_text(page(tables))
+        found = tables.stored_rows(store, {}) | {part: {"rows": rows, "seconds": watch.cpu}}
+        tables.save_rows(store, found)
+        options.out.write_text(page(found))
 
 
-def page(tables: dict) -> str:
+def page(found: dict) -> str:
     """Return the page."""
     text = f"""# Pixel Constrained CNN
 
@@ -290,17 +273,10 @@ Made by `OMP_NUM_THREADS=1 python tests/benchmarks/pixel_constrained.py` on one 
 with torch {torch.__version__}; seconds are of the processor.
 """
     for part, (_, title, digits) in PARTS.items():
-        if part in tables:
-            table = markdown(tables[part]["rows"], digits)
-            text += f"\n## {title}\n\n{table}\n\n{NOTES[part]} ({tables[part]['seconds']:.0f} s)\n"
+        if part in found:
+            table = tables.table_of(found[part]["rows"], digits)
+            text += f"\n## {title}\n\n{table}\n\n{NOTES[part]} ({found[part]['seconds']:.0f} s)\n"
     return text
-
-
-def markdown(rows: list[dict], digits: str) -> str:
-    """Return rows as a table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[format(v, digits) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ import argparse
 import platform
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tables
 import torch
+from cases import GARMENT, HALF, STANDARD, mask_named, masks, test_garments
 
 from posterior_inpainting.inference import (
     Calibration,
@@ -30,7 +31,7 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.evaluation.diversity import diversity
 from posterior_inpainting.inference.evaluation.scores import psnr, score
-from posterior_inpainting.models import Observation, datasets, observations
+from posterior_inpainting.models import Observation
 from posterior_inpainting.models.pluralistic import (
     PluralisticConditional,
     PluralisticJoint,
@@ -38,12 +39,6 @@ from posterior_inpainting.models.pluralistic import (
 )
 from posterior_inpainting.models.shapes import Image, Mask
 
-SHAPE = (1, 28, 28)
-MASKS = {
-    "half:bottom": observations.half(SHAPE, hide="bottom"),
-    "scatter:0.3": observations.scatter(SHAPE, 0.3),
-    "box:8,8,12,12": observations.box(SHAPE, 8, 8, 12, 12),
-}
 REFINED = ChEES(init="guide", warmup=100)
 SETTINGS: dict[str, Any] = {"draws": 26, "chains": 16, "seed": 0, "progress": False}
 
@@ -123,27 +118,24 @@ COLUMNS = {
 def table(rows: list[dict]) -> str:
     """Means over images, a line a mask and form; CRPS with its standard error."""
     frame = pd.DataFrame(rows)
-    head = "| mask | form | " + " | ".join(name for name, _ in COLUMNS.values()) + " |"
-    lines = [head, "|---" * (2 + len(COLUMNS)) + "|"]
+    lines = []
     for (mask, form), part in frame.groupby(["mask", "form"], sort=False):
         cells = [format(part[key].mean(), style) for key, (_, style) in COLUMNS.items()]
         cells[0] += f" ({part['CRPS'].std() / np.sqrt(len(part)):.4f})"
-        lines.append(f"| {mask} | {form} | " + " | ".join(cells) + " |")
+        lines.append([mask, form, *cells])
     refined = frame[frame.form == "joint, refined"].groupby("mask", sort=False)["R-hat"].median()
     rhat = ", ".join(f"{value:.2f} ({mask})" for mask, value in refined.items())
-    return "\n".join(lines) + f"\n\nR-hat of z of the refined form, median image: {rhat}."
+    head = ["mask", "form", *(name for name, _ in COLUMNS.values())]
+    return f"{tables.markdown(head, lines)}\n\nR-hat of z of the refined form, median image: {rhat}."
 
 
-def calibration_row(mask: str, name: str, found: Calibration, seconds: float) -> str:
+def calibration_row(mask: str, name: str, found: Calibration, seconds: float) -> list[str]:
     """How far ranks and coverage are from what they should be."""
-    sbc, tarp, covered = found.sbc(), found.tarp(), found.coverage()
     ranks = found.ranks[:, : found.truth.shape[1]] / found.counts[:, None]
-    shares = " / ".join(f"{value:.3f}" for value in covered["covered"])
+    shares = " / ".join(f"{value:.3f}" for value in found.coverage()["covered"])
     rhat = f"{np.median(found.rhat):.2f}" if np.isfinite(found.rhat).all() else ""
-    return (
-        f"| {mask} | {name} | {verdict(sbc)} | {verdict(tarp)} | {12**0.5 * ranks.std():.2f} | {shares} | "
-        f"{rhat} | {seconds:.0f} |"
-    )
+    spread = f"{12**0.5 * ranks.std():.2f}"
+    return [mask, name, verdict(found.sbc()), verdict(found.tarp()), spread, shares, rhat, f"{seconds:.0f}"]
 
 
 def verdict(found: Any) -> str:
@@ -154,12 +146,14 @@ def verdict(found: Any) -> str:
 
 
 CALIBRATION = (
-    "| mask | draws | SBC | TARP | spread of ranks | coverage of hidden pixels, 50 / 80 / 90 / 95 % | median R-hat | "
-    "seconds |\n" + "|---" * 8 + "|"
-)
+    "mask", "draws", "SBC", "TARP", "spread of ranks", "coverage of hidden pixels, 50 / 80 / 90 / 95 %",
+    "median R-hat", "seconds",
+)  # fmt: skip
 
 
-def write(rows: list[dict], calibrations: list[str], options: argparse.Namespace, seconds: float) -> None:
+def write(
+    rows: list[dict], calibrations: list[list[str]], options: argparse.Namespace, seconds: float
+) -> None:
     """Write what there is."""
     options.out.write_text(
         f"""# Three forms of pluralistic completion
@@ -167,7 +161,7 @@ def write(rows: list[dict], calibrations: list[str], options: argparse.Namespace
 Fashion-MNIST test images {options.images}, hidden pixels only, 416 draws of each form, clipped to [0, 1]; the bundled
 weights: about 160,000 a part for the two-path form, 340,000 to 350,000 for the other two.
 {seconds / 60:.0f} minutes on one thread of {platform.machine()}, torch {torch.__version__}.
-Written by `tests/benchmarks/pluralistic.py`.
+Written by `{tables.command(options)}`.
 
 - *two-path, as published*: z from p(z | x~), decoded, the seen pixels kept. *With pixel noise*: the same, and the noise
   that the reconstructive path leaves on training images.
@@ -190,43 +184,36 @@ looking at the truth: an oracle that no one has, here because it is the figure t
 p is of all curves together; beside it, the largest difference of a cumulative curve from the uniform one. The spread of
 the ranks of z is 1 if they are uniform, above 1 if the draws are too narrow.
 
-{CALIBRATION}
-{chr(10).join(calibrations)}
+{tables.markdown(CALIBRATION, calibrations)}
 """
     )
 
 
 def main() -> None:
     """Run, and write the tables after every mask."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", default="0-39")
+    parser = tables.arguments(__file__, __doc__, images="0-39")
     parser.add_argument("--simulations", type=int, default=300)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    options = parser.parse_args()
+    options = tables.parsed(parser)
     if options.quick:
-        options.images, options.simulations = "0-1", 10
-        options.out = options.out.with_suffix(".quick.md")
-    first, last = map(int, options.images.split("-"))
-    torch.set_num_threads(1)
-    images = datasets.load("fashion-mnist", "test")[first : last + 1]
+        options.simulations = 5
+    numbers = tables.image_numbers(options.images)
+    images = test_garments(numbers)
     rows: list[dict] = []
-    calibrations: list[str] = []
+    calibrations: list[list[str]] = []
     start = time.perf_counter()
-    for name, mask in MASKS.items():
+    for name, mask in masks(*(STANDARD[:1] if options.quick else STANDARD)).items():
         for form, index, drawn, seconds in posteriors(images, mask):
-            row = {"mask": name, "form": form, "image": first + index, "seconds": seconds}
+            row = {"mask": name, "form": form, "image": numbers[index], "seconds": seconds}
             rows.append(row | figures(drawn, images[index], mask))
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         write(rows, calibrations, options, time.perf_counter() - start)
-    joint = PluralisticJoint.load()
-    name = "half:bottom"
+    joint, mask = PluralisticJoint.load(), mask_named(HALF, GARMENT)
+    settings = {"draws": 30, "chains": 16, "seed": 0, "progress": False}
     for label, method in (("guide", Variational()), ("refined", REFINED)):
         began = time.perf_counter()
-        settings = {"draws": 30, "chains": 16, "seed": 0, "progress": False}
-        found = calibrate(joint, method, mask=MASKS[name], datasets=options.simulations, batch=50, **settings)
-        calibrations.append(calibration_row(name, label, found, time.perf_counter() - began))
-        print(calibrations[-1], flush=True)
+        found = calibrate(joint, method, mask=mask, datasets=options.simulations, batch=50, **settings)
+        calibrations.append(calibration_row(HALF, label, found, time.perf_counter() - began))
+        print(" | ".join(calibrations[-1]), flush=True)
         write(rows, calibrations, options, time.perf_counter() - start)
 
 

@@ -44,11 +44,13 @@ def arguments(script: str, description: str, images: str | None = None) -> argpa
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser, quick_images: str = "0-0") -> argparse.Namespace:
-    """Parse the command line, say where to write, and keep torch to one thread."""
+def parsed(
+    parser: argparse.ArgumentParser, quick_images: str = "0-0", out: Path | None = None
+) -> argparse.Namespace:
+    """Parse the command line, say where to write (``out`` by default), and keep torch to one thread."""
     options = parser.parse_args()
-    name = options.script.with_suffix(".md").name
-    options.out = options.out or (QUICK / name if options.quick else options.script.with_suffix(".md"))
+    page = out or options.script.with_suffix(".md")
+    options.out = options.out or (QUICK / page.name if options.quick else page)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.quick and "images" in options:
         options.images = quick_images
