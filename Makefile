@@ -14,7 +14,7 @@ BUNDLED := digits-vae-2d fashion-mnist-vae fashion-mnist-bayesian-decoder fashio
 	channels-generator
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks bench bench-models compare architectures train clean
+.PHONY: help demo test test-all lint types notebooks bench bench-models compare architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -32,8 +32,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## complete a bundled image by MCMC; look at out/demo/completions.png
 	$(ONE) $(BIN)/posterior-inpainting complete sample:fashion-mnist/0 --mask half:bottom --draws 800 --out out/demo
 
-test: $(VENV)/installed-dev  ## run the tests
-	$(ONE) $(BIN)/python -m pytest -n 2 -q
+test: $(VENV)/installed-dev  ## run the tests, but for those marked long
+	$(ONE) $(BIN)/python -m pytest -n 2 -q -m "not long"
+
+test-all: $(VENV)/installed-dev  ## run all tests: what CI calls
+	$(ONE) $(BIN)/python -m pytest -n 2 -q --durations=30
 
 lint: $(VENV)/installed-dev types  ## check style and types
 	$(BIN)/ruff check .
