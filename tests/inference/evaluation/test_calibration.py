@@ -20,7 +20,8 @@ from posterior_inpainting.inference import (
     infer_many,
     scores,
 )
-from posterior_inpainting.inference.contract import Draws
+from posterior_inpainting.inference.contract import Draws, DrawsAre, Method
+from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.evaluation.calibration import Calibration, calibrate, coverage, sbc, tarp
 from posterior_inpainting.inference.evaluation.calibration_plots import rank_ecdf, tarp_curve
 from posterior_inpainting.inference.evaluation.held_out import score_real, summary
@@ -32,23 +33,25 @@ QUIET = {"mask": HALF, "progress": False}
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class Made(Method):
     """Draws of the exact posterior of a `LinearGaussian`, spoilt in one way."""
 
     scale: float = 1.0
     shift: float = 0.0
     memory: float = 0.0
-    draws_are: str = "independent"
+    draws_are: DrawsAre = "independent"
     blind: bool = False
+    ended: str = ""
 
-    def run(self, problem, *, draws, chains, seed, progress):
-        torch.manual_seed(seed)
+    def run(self, problem, plan):
+        generator = plan.streams.generator("made")
         law = problem.model.exact_posterior(*(() if self.blind else problem.args))
-        noise = torch.randn(chains, draws, problem.model.latent)
-        for t in range(1, draws):
+        noise = torch.randn(plan.chains, plan.draws, problem.model.latent, generator=generator)
+        for t in range(1, plan.draws):
             noise[:, t] = self.memory * noise[:, t - 1] + (1 - self.memory**2) ** 0.5 * noise[:, t]
         z = law.mean + self.shift * law.stddev + self.scale * noise @ law.scale_tril.mT
-        return Draws({"z": z}, {"lp": noise.square().sum(-1)}, self.draws_are)
+        attrs = {"gradient_evaluations": 0} | ({self.ended: 1} if self.ended else {})
+        return Draws({"z": z}, {"lp": noise.square().sum(-1)}, self.draws_are, attrs)
 
 
 class TestUniformity:
@@ -213,12 +216,40 @@ class TestCalibration:
         assert (found.truth != other.truth).all()
         assert (found.sbc().difference == again.sbc().difference).all()
 
-    def test_chains_do_not_start_at_the_truths(self, linear):
-        """With the simulation's own seed they would, and a sampler that does not move would pass."""
-        method = ULA(step_size=1e-12, warmup=1, thin=1)
-        found = calibrate(linear, method, datasets=100, draws=4, chains=8, **QUIET)
-        assert np.abs(found.draws[:, :8] - found.truth[:, None]).min() > 1e-7
-        assert not found.tarp().inside_band
+    @pytest.mark.parametrize("mask", [HALF, torch.zeros_like(HALF)], ids=["half", "nothing seen"])
+    @pytest.mark.parametrize(
+        "method", [ULA(step_size=1e-12, warmup=1, thin=1), Exact()], ids=["starts", "exact"]
+    )
+    def test_truths_and_draws_have_streams_of_their_own(self, linear, method, mask):
+        """From one stream starts would be the truths, and a sampler that does not move would pass."""
+        settings = {"datasets": 60, "draws": 4, "chains": 8, "batch": 20, "progress": False}
+        found = calibrate(linear, method, mask=mask, **settings)
+        drawn = found.draws[:, :8].reshape(-1, 5)
+        for made in (found.truth, found.reference):
+            assert np.abs(drawn[:, None] - made).min() > 1e-8
+        assert np.abs(found.truth[:, None] - found.reference).min() > 1e-8
+        assert len(np.unique(drawn, axis=0)) == len(drawn)  # no batch repeats another's
+        if mask.any() and isinstance(method, ULA):
+            assert not found.tarp().inside_band
+
+    def test_the_batch_changes_no_truth(self, linear):
+        settings = {"datasets": 20, "draws": 5, "chains": 1, **QUIET}
+        one, other = (calibrate(linear, Exact(), batch=batch, **settings) for batch in (20, 7))
+        assert (one.truth == other.truth).all()
+        assert one.names == other.names
+
+    @pytest.mark.parametrize(
+        ("ended", "error"),
+        [
+            ("interrupted", KeyboardInterrupt),
+            ("budget_spent", BudgetSpentError),
+            ("diverged", ValueError),
+        ],
+    )
+    def test_what_ends_a_run_ends_the_calibration(self, linear, ended, error):
+        """A method keeps what it drew until then, but half of a simulation is no simulation."""
+        with pytest.raises(error):
+            calibrate(linear, Made(ended=ended), datasets=10, draws=5, chains=1, **QUIET)
 
     def test_verbs(self, linear):
         settings = {"datasets": 20, "draws": 20, "chains": 1, **QUIET}
@@ -246,6 +277,7 @@ class TestCalibration:
         [
             ({"datasets": 9}, "datasets=9"),
             ({"batch": 0}, "batch=0"),
+            ({"pixels": -1}, "pixels=-1"),
             ({"draws": 0}, "draws=0"),
             ({"mask": torch.ones(1, 8, 8, dtype=torch.bool)}, "the mask hides nothing"),
             ({"mask": torch.ones(1, 9, 8, dtype=torch.bool)}, "expected one that broadcasts"),
@@ -259,6 +291,12 @@ class TestCalibration:
         settings = {"model": linear, "method": Exact(), "datasets": 10, "draws": 10, "chains": 1, **QUIET}
         with pytest.raises(ValueError, match=message):
             calibrate(**settings | change)
+
+
+@pytest.mark.parametrize("verb", [calibrate, sbc, tarp, coverage])
+def test_an_unknown_setting_is_refused(linear, verb):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'drwas'"):
+        verb(linear, Exact(), drwas=10, **QUIET)
 
 
 class TestHeldOut:
@@ -277,6 +315,13 @@ class TestHeldOut:
                 found = table.loc[(name, i)].to_dict()
                 assert 1 <= found.pop("R-hat (max)") < 3
                 assert found == pytest.approx(expected, nan_ok=True)
+
+    @pytest.mark.parametrize(
+        ("ended", "error"), [("interrupted", KeyboardInterrupt), ("budget_spent", BudgetSpentError)]
+    )
+    def test_what_ends_a_run_ends_them_all(self, linear, digits, ended, error):
+        with pytest.raises(error):
+            score_real(linear, Made(ended=ended), digits[:2], self.MASKS, progress=False)
 
     def test_batches_and_methods_for_one_image(self, digits_model):
         images = datasets.load("digits")[:3]
