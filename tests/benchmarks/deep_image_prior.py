@@ -43,7 +43,7 @@ def contenders(quick: bool) -> dict:
     """Methods and their draws a chain."""
 
     def count(number: int) -> int:
-        return max(5, number // 20) if quick else number
+        return max(10, number // 20) if quick else number
 
     return {
         "ChEES (HMC, long)": (ChEES(warmup=count(100), metric="identity", max_steps=64), count(400)),
