@@ -37,15 +37,12 @@ RESTARTS = 64
 FIRST = "ChEES from tempered starts"
 #: In this order: each later one runs where those before it leave some R-hat at 1.01 or more.
 TEMPERED = (FIRST, "ParallelTempering", "ParallelTempering, longer")
+WHERE = {"all": "", "some": "; some images", "unsettled": "; images that those above leave at 1.01 or more"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: a method, the model it runs on, and on which of the images.
-
-    ``where``: ``"all"``, ``"some"`` (the first quarter), or ``"unsettled"``: where the tempered
-    methods before it leave an R-hat of 1.01 or more.
-    """
+    """A line of the table: a method, the model it runs on, and on which of the images (a key of ``WHERE``)."""
 
     method: Any
     model: str = "posterior"
@@ -192,11 +189,7 @@ def settings() -> str:
     lines = []
     for name, entry in ENTRIES.items():
         size = "" if isinstance(entry.method, MAP) else f", {entry.draws} draws x {entry.chains} chains"
-        size += {
-            "all": "",
-            "some": "; some images",
-            "unsettled": "; images that those above leave at 1.01 or more",
-        }[entry.where]
+        size += WHERE[entry.where]
         lines.append(f"- *{name}*: `{entry.method}`{size}")
     lines.append(
         "- *Yeh's loss* is L1 with context weights (window 15), the discriminator's term (the paper's lambda of 0.003 "
@@ -206,10 +199,10 @@ def settings() -> str:
 
 
 class Comparison:
-    """Rows of all methods so far, and of each image what the first method found.
+    """What all methods found so far; a stopped run goes on from it.
 
-    ``found`` goes into a file, from which a stopped run goes on: ``rows``; ``seconds``; ``reference``, mask and image ->
-    mean and standard deviation of the hidden pixels, and gradients.
+    ``found``: ``rows``; ``seconds``; ``reference``, mask and image -> mean and standard deviation of the hidden pixels,
+    and gradients, of the first method.
     """
 
     def __init__(self, models: dict, found: dict[str, Any], most_draws: int | None):

@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=300)
     options = tables.parsed(parser)
     if options.quick:
-        options.simulations = 5
+        options.simulations = 10
     numbers = tables.image_numbers(options.images)
     images = test_garments(numbers)
     rows: list[dict] = []

@@ -14,97 +14,107 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 for variable, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": ONE_THREAD}.items():
     os.environ[variable] = value
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import tables
 import torch
+from cases import HALF, masks, test_garments
 from sampling_contenders import CONTENDERS, Case, check_densities
-from sampling_figures import MASKS, Figures, figures, latent_sizes, machine, scaling, trained_decoder
+from sampling_figures import Figures, figures, latent_sizes, scaling, trained_decoder
 from sampling_overhead import overhead_table
 
 from posterior_inpainting.inference import ChEES
-from posterior_inpainting.models import LatentCode, Observation, datasets, pretrained
+from posterior_inpainting.models import LatentCode, Observation, pretrained
 
 
-def contest(name: str, model: LatentCode, images: torch.Tensor, masks: dict, budgets: dict) -> list[str]:
-    """Run every contender on every image and mask; return the table's lines."""
+def contest(title: str, model: LatentCode, images: torch.Tensor, some: dict, budgets: dict) -> str:
+    """Run every contender on every image and mask; return the section."""
     found: dict[str, list[Figures]] = {contender: [] for contender in CONTENDERS}
-    cases = [(image, mask_name) for image in images for mask_name in masks]
     differences = []
-    for number, (image, mask_name) in enumerate(cases):
-        observation = Observation(image, masks[mask_name])
+    for number, (image, mask_name) in enumerate((image, name) for image in images for name in some):
+        observation = Observation(image, some[mask_name])
         for contender, run in CONTENDERS.items():
             warmup, draws, chains = budgets[contender]
             case = Case(model, observation, warmup, draws, chains, seed=number)
             if contender == "ours, ChEES":
                 differences.append(check_densities(case))
             found[contender].append(figures(case, run(case)))
-            print(f"{name}, {mask_name}: {contender}: {found[contender][-1]}", flush=True)
+            print(f"{title}, {mask_name}: {contender}: {found[contender][-1]}", flush=True)
     assert max(differences) < 1e-3, f"the densities differ by {max(differences):.2g}"
-    return _contest_lines(name, found, len(images), list(masks), budgets)
+    head = ["sampler", "chains x (warm-up + draws)", "ESS/s, worst", "ESS/s, median"]
+    head += ["ESS per 1,000 gradients, worst / median", "R-hat, max", "seconds", "compilation, s", "ratio"]
+    rows = [_contest_row(name, budgets[name], rows, found["ours, ChEES"]) for name, rows in found.items()]
+    return f"""## {title}
+
+Medians over {len(images)} image(s) x {len(some)} mask(s): {"; ".join(some)}. ESS of the worst and of
+the median hidden pixel. Ratio: of the worst pixel's ESS a second, ours over theirs, median (range).
+
+{tables.markdown(head, rows)}
+"""
 
 
-def _contest_lines(name: str, found: dict, images: int, masks: list[str], budgets: dict) -> list[str]:
-    middle = {c: {f: median(getattr(r, f) for r in rows) for f in vars(rows[0])} for c, rows in found.items()}
-    best = found["ours, ChEES"]
-    lines = [
-        f"## {name}\n",
-        f"Medians over {images} image(s) x {len(masks)} mask(s): {'; '.join(masks)}. ESS of the worst and of",
-        "the median hidden pixel. Ratio: of the worst pixel's ESS a second, ours over theirs, median (range).\n",
-        "| sampler | chains x (warm-up + draws) | ESS/s, worst | ESS/s, median "
-        "| ESS per 1,000 gradients, worst / median | R-hat, max | seconds | compilation, s | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+def _contest_row(name: str, budget: tuple, rows: list[Figures], best: list[Figures]) -> list[str]:
+    warmup, draws, chains = budget
+    middle = {field: median(vars(row)[field] for row in rows) for field in vars(rows[0])}
+    ratios = sorted(mine.smallest / theirs.smallest for mine, theirs in zip(best, rows, strict=True))
+    return [
+        name,
+        f"{chains} x ({warmup} + {draws})",
+        f"{middle['smallest']:,.1f}",
+        f"{middle['middle']:,.1f}",
+        f"{middle['smallest_per_gradient']:.2f} / {middle['per_gradient']:.2f}",
+        f"{middle['rhat']:.3f}",
+        f"{middle['seconds']:.1f}",
+        f"{max(row.compile_seconds for row in rows):.1f}",
+        f"{median(ratios):,.1f} ({ratios[0]:,.1f} to {ratios[-1]:,.1f})",
     ]
-    for contender, rows in found.items():
-        warmup, draws, chains = budgets[contender]
-        m = middle[contender]
-        ratios = sorted(mine.smallest / theirs.smallest for mine, theirs in zip(best, rows, strict=True))
-        compiled = max(row.compile_seconds for row in rows)
-        lines.append(
-            f"| {contender} | {chains} x ({warmup} + {draws}) | {m['smallest']:,.1f} | {m['middle']:,.1f} "
-            f"| {m['smallest_per_gradient']:.2f} / {m['per_gradient']:.2f} | {m['rhat']:.3f} | {m['seconds']:.1f} "
-            f"| {compiled:.1f} | {median(ratios):,.1f} ({ratios[0]:,.1f} to {ratios[-1]:,.1f}) |"
-        )
-    return [*lines, ""]
+
+
+def sections(quick: bool, count: int) -> list[Callable[[], str]]:
+    """Return what is measured, in order."""
+    images = test_garments(range(1 if quick else count))
+    some = masks(HALF) if quick else masks()
+    few, many = (
+        ((30, 30, 1), (ChEES().warmup, 50, 8)) if quick else ((150, 150, 2), (ChEES().warmup, 250, 64))
+    )
+    budgets = {name: few if name.startswith("Pyro") else many for name in CONTENDERS}
+    size = {"epochs": 1, "images": 2000} if quick else {"epochs": 10}
+    reference = LatentCode(trained_decoder(20, **size))
+    bundled = LatentCode(pretrained.load("fashion-mnist-vae"))
+    half = Observation(images[0], some[HALF])
+    both, counts = {"reference": reference, "fashion-mnist-vae": bundled}, (4,) if quick else (4, 64, 256)
+    chains = [1, 8] if quick else [1, 4, 16, 64, 256, 1024]
+    first = "Reference decoder: 20-400-400-784, scale 0.1"
+    second = "Bundled prior: fashion-mnist-vae, 32-512-512-784, scale a function of z"
+    found: list[Callable[[], str]] = [
+        lambda: contest(first, reference, images, some, budgets),
+        lambda: overhead_table(both, half, counts, turns=40 if quick else 2000),
+        lambda: scaling(reference, half, chains, most=100 if quick else 1000),
+    ]
+    if not quick:
+        found += [
+            lambda: latent_sizes(images[0], half.mask, [2, 8, 20, 64]),
+            lambda: contest(second, bundled, images[:1], some, budgets),
+        ]
+    return found
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one image, one mask, less of everything")
+    parser = tables.arguments(__file__, __doc__)
     parser.add_argument("--images", type=int, default=5, help="images for each mask (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("tests/benchmarks/results.md"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = tables.parsed(parser, quick_images=1, out=Path(__file__).with_name("results.md"))
     start = time.perf_counter()
-    images = datasets.load("fashion-mnist", "test")[: 1 if options.quick else options.images]
-    masks = dict(list(MASKS.items())[:1]) if options.quick else MASKS
-    budgets = {
-        name: (150, 150, 2) if name.startswith("Pyro") else (ChEES().warmup, 250, 64) for name in CONTENDERS
-    }
-    reference = LatentCode(trained_decoder(20, epochs=10))
-    bundled = LatentCode(pretrained.load("fashion-mnist-vae"))
-    half = Observation(images[0], MASKS["bottom half hidden"])
-    sections: list[Callable[[], list[str]]] = [
-        lambda: contest("Reference decoder: 20-400-400-784, scale 0.1", reference, images, masks, budgets),
-        lambda: overhead_table({"reference": reference, "fashion-mnist-vae": bundled}, half),
-        lambda: scaling(reference, half, [1, 64] if options.quick else [1, 4, 16, 64, 256, 1024]),
-    ]
-    if not options.quick:
-        title = "Bundled prior: fashion-mnist-vae, 32-512-512-784, scale a function of z"
-        sections += [
-            lambda: latent_sizes(images[0], half.mask, [2, 8, 20, 64]),
-            lambda: contest(title, bundled, images[:1], masks, budgets),
-        ]
-    lines = ["# Samplers compared\n", *(line.strip() for line in __doc__.splitlines()[4:]), ""]
-    for section in sections:
-        lines += section()
+    text = "# Samplers compared\n\n" + "\n".join(line.strip() for line in __doc__.splitlines()[4:]) + "\n\n"
+    packages = ("jax", "numpyro", "blackjax", "optax", "arviz")
+    for section in sections(options.quick, options.images):
+        text += section() + "\n"
         minutes = (time.perf_counter() - start) / 60
-        text = "\n".join([*lines, *machine(), f"The whole took {minutes:.0f} minutes."]) + "\n"
-        options.out.write_text(text)  # after every section, so that what is done is not lost
+        end = f"{tables.measured_on(*packages)}\n\nThe whole took {minutes:.0f} minutes.\n"
+        options.out.write_text(text + end)  # after every section, so that what is done is not lost
     print(text)
 
 

@@ -24,9 +24,9 @@ import torch
 from pyro.infer import MCMC, NUTS
 from pyro.ops import integrator
 
-from posterior_inpainting.inference import ChEES
-from posterior_inpainting.inference.contract import Problem
+from posterior_inpainting.inference import ChEES, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, Observation
 
 
@@ -65,7 +65,7 @@ def ours(case: Case, method: ChEES | None = None) -> Result:
     """Draw by this package's ``ChEES()``, with its default settings."""
     method = ChEES() if method is None else method
     start = time.process_time()
-    drawn = method.run(case.problem(), draws=case.draws, chains=case.chains, seed=case.seed, progress=False)
+    drawn = method.run(case.problem(), Plan(case.draws, case.chains, Streams(case.seed)))
     seconds = time.process_time() - start
     return Result(drawn.latents["z"].numpy(), seconds, 0.0, drawn.attrs["gradient_evaluations"])
 

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import warnings
 from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import arviz
 import numpy as np
+import tables
 import torch
 import xarray as xr
+from cases import GARMENT
 from sampling_contenders import Case, Result, ours
 
 from posterior_inpainting.inference import ChEES, train
-from posterior_inpainting.models import (
-    LatentCode,
-    Observation,
-    VariationalAutoencoder,
-    datasets,
-    observations,
-)
+from posterior_inpainting.models import LatentCode, Observation, VariationalAutoencoder, datasets
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 
-SHAPE = (1, 28, 28)
-MASKS = {
-    "bottom half hidden": observations.half(SHAPE, hide="bottom"),
-    "70 % of pixels hidden": observations.scatter(SHAPE, keep=0.3, seed=0),
-    "12 x 12 box hidden": observations.box(SHAPE, top=8, left=8, height=12, width=12),
-}
 CACHE = Path("build/bench")
 
 
@@ -76,78 +62,63 @@ def figures(case: Case, result: Result) -> Figures:
     )
 
 
-def trained_decoder(latent: int, epochs: int, widths: tuple[int, ...] = (400, 400)) -> MultilayerDecoder:
+def trained_decoder(
+    latent: int, epochs: int, widths: tuple[int, ...] = (400, 400), images: int = 60_000
+) -> MultilayerDecoder:
     """Train a decoder with pixel scale 0.1 for a few epochs, or load it from an earlier run."""
     torch.manual_seed(0)
-    decoder = MultilayerDecoder(latent, SHAPE, widths, scale_rank=None, floor=0.03)  # scale: 0.03 + 0.07
+    decoder = MultilayerDecoder(latent, GARMENT, widths, scale_rank=None, floor=0.03)  # scale: 0.03 + 0.07
     decoder.raw_scale.data = torch.tensor(0.07).expm1().log()
     decoder.raw_scale.requires_grad_(False)
-    path = CACHE / f"decoder-{latent}-{'-'.join(map(str, widths))}-{epochs}.pt"
+    path = CACHE / f"decoder-{latent}-{'-'.join(map(str, widths))}-{epochs}-{images}.pt"
     if path.is_file():
         decoder.load_state_dict(torch.load(path, weights_only=True))
         return decoder
-    vae = VariationalAutoencoder(decoder, MaskedEncoder(latent, SHAPE, widths))
+    vae = VariationalAutoencoder(decoder, MaskedEncoder(latent, GARMENT, widths))
     with warnings.catch_warnings():  # of the pixel scale, which is not trained
         warnings.simplefilter("ignore")
-        train(vae, vae.guide, datasets.load("fashion-mnist", "train"), epochs=epochs, progress=False)
+        data = datasets.load("fashion-mnist", "train")[:images]
+        train(vae, vae.guide, data, epochs=epochs, progress=False)
     CACHE.mkdir(parents=True, exist_ok=True)
     torch.save(decoder.state_dict(), path)
     return decoder
 
 
-def scaling(model: LatentCode, observation: Observation, counts: list[int]) -> list[str]:
-    """Measure ours over the number of chains."""
-    lines = [
-        "## Ours, by number of chains (20-400-400-784, bottom half hidden)\n",
-        "| chains | warm-up + draws | ESS/s, worst | ESS/s, median | ESS per 1,000 gradients, worst / median "
-        "| R-hat, max | seconds | microseconds a gradient |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+OWN = (
+    "warm-up + draws", "ESS/s, worst", "ESS/s, median", "ESS per 1,000 gradients, worst / median", "R-hat, max",
+    "seconds", "microseconds a gradient",
+)  # fmt: skip
+
+
+def scaling(model: LatentCode, observation: Observation, counts: list[int], most: int = 1000) -> str:
+    """Measure ours over the number of chains, with at most so many draws."""
+    rows = []
     for chains in counts:
-        draws = max(50, min(1000, 16_000 // chains))
-        lines.append(_own_line(str(chains), Case(model, observation, 0, draws, chains)))
-    return [*lines, ""]
+        draws = max(50, min(most, 16_000 // chains))
+        rows.append(_own_row(str(chains), Case(model, observation, 0, draws, chains)))
+    title = "## Ours, by number of chains (20-400-400-784, bottom half hidden)"
+    return f"{title}\n\n{tables.markdown(['chains', *OWN], rows)}\n"
 
 
-def latent_sizes(image: torch.Tensor, mask: torch.Tensor, sizes: list[int]) -> list[str]:
+def latent_sizes(image: torch.Tensor, mask: torch.Tensor, sizes: list[int]) -> str:
     """Measure ours over the length of the code."""
-    lines = [
-        "## Ours, by length of the code (L-400-400-784, 64 chains, bottom half hidden)\n",
-        "| latent | warm-up + draws | ESS/s, worst | ESS/s, median | ESS per 1,000 gradients, worst / median "
-        "| R-hat, max | seconds | microseconds a gradient |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for size in sizes:
         model = LatentCode(trained_decoder(size, epochs=3))
-        lines.append(_own_line(str(size), Case(model, Observation(image, mask), 0, 250, 64)))
-    return [*lines, ""]
+        rows.append(_own_row(str(size), Case(model, Observation(image, mask), 0, 250, 64)))
+    title = "## Ours, by length of the code (L-400-400-784, 64 chains, bottom half hidden)"
+    return f"{title}\n\n{tables.markdown(['latent', *OWN], rows)}\n"
 
 
-def _own_line(label: str, case: Case) -> str:
+def _own_row(label: str, case: Case) -> list[str]:
     found = figures(case, ours(case))
     print(label, found, flush=True)
-    return (
-        f"| {label} | {ChEES().warmup} + {case.draws} | {found.smallest:,.1f} | {found.middle:,.1f} "
-        f"| {found.smallest_per_gradient:.2f} / {found.per_gradient:.2f} | {found.rhat:.3f} | {found.seconds:.1f} "
-        f"| {1e6 * found.seconds / found.gradients:.0f} |"
-    )
-
-
-def machine() -> list[str]:
-    """Say on what the figures were measured."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    packages = ("torch", "pyro-ppl", "jax", "numpyro", "blackjax", "optax", "arviz")
-    load = os.getloadavg()[1]
-    return [
-        f"Measured {date.today()} on {cpu}, {os.cpu_count()} cores, one thread each, load average {load:.1f};",
-        f"Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages)
-        + ".\n",
+    per_gradient = f"{found.smallest_per_gradient:.2f} / {found.per_gradient:.2f}"
+    row = [
+        label,
+        f"{ChEES().warmup} + {case.draws}",
+        f"{found.smallest:,.1f}",
+        f"{found.middle:,.1f}",
+        per_gradient,
     ]
+    return [*row, f"{found.rhat:.3f}", f"{found.seconds:.1f}", f"{1e6 * found.seconds / found.gradients:.0f}"]

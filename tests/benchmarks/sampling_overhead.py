@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from statistics import median
 
+import tables
 import torch
+from timing import by_turns
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
@@ -15,23 +16,29 @@ from posterior_inpainting.models import LatentCode, Observation
 
 
 def overhead_table(
-    models: dict[str, LatentCode], observation: Observation, counts: tuple[int, ...] = (4, 64, 256)
-) -> list[str]:
-    """Measure turn and turn about: a trajectory, the bare decoder at every pixel, and at seen pixels only."""
-    lines = [
-        "## One leapfrog step over the bare decoder's forward and backward pass\n",
-        "Microseconds a chain, bottom half hidden. Ours evaluates the last layer at seen pixels only.\n",
-        "| decoder | chains | leapfrog step | decoder, all pixels | decoder, seen pixels | over all | over seen |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, model in models.items():
-        lines += [_overhead_line(name, model, observation, chains) for chains in counts]
-    return [*lines, ""]
-
-
-def _overhead_line(
-    name: str, model: LatentCode, observation: Observation, chains: int, steps: int = 20
+    models: dict[str, LatentCode],
+    observation: Observation,
+    counts: tuple[int, ...] = (4, 64, 256),
+    turns: int = 2000,
 ) -> str:
+    """Measure turn and turn about: a trajectory, the bare decoder at every pixel, and at seen pixels only."""
+    rows = [
+        [name, str(chains), *_overhead(model, observation, chains, max(10, turns // chains))]
+        for name, model in models.items()
+        for chains in counts
+    ]
+    head = ["decoder", "chains", "leapfrog step", "decoder, all pixels", "decoder, seen pixels"]
+    return f"""## One leapfrog step over the bare decoder's forward and backward pass
+
+Microseconds a chain, bottom half hidden. Ours evaluates the last layer at seen pixels only.
+
+{tables.markdown([*head, "over all", "over seen"], rows)}
+"""
+
+
+def _overhead(
+    model: LatentCode, observation: Observation, chains: int, turns: int, steps: int = 20
+) -> list[str]:
     potential = Potential(Problem(model, (observation.image, observation.mask)))
     generator = torch.Generator().manual_seed(0)
     position = torch.randn(1, chains, model.latent, generator=generator)
@@ -44,17 +51,10 @@ def _overhead_line(
         "all": lambda: _bare(model.decoder.mean_and_scale, position, steps),
         "seen": lambda: _bare(lambda z: decode(z)[:2], position, steps),
     }
-    cost: dict[str, list[float]] = {key: [] for key in contenders}
-    for _ in range(max(10, 2000 // chains)):
-        for key, run in contenders.items():
-            begin = time.process_time()
-            run()
-            cost[key].append((time.process_time() - begin) / steps / chains * 1e6)
-    step, everything, seen = (median(values) for values in cost.values())
-    over = [median(a / b for a, b in zip(cost["step"], cost[key], strict=True)) for key in ("all", "seen")]
-    return (
-        f"| {name} | {chains} | {step:.1f} | {everything:.1f} | {seen:.1f} | {over[0]:.2f} | {over[1]:.2f} |"
-    )
+    spent = by_turns(contenders, turns)
+    cost = [f"{1e6 * median(times) / steps / chains:.1f}" for times in spent.values()]
+    over = [median(a / b for a, b in zip(spent["step"], spent[key], strict=True)) for key in ("all", "seen")]
+    return [*cost, *(f"{ratio:.2f}" for ratio in over)]
 
 
 def _bare(decode, position, steps: int) -> None:

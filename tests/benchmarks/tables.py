@@ -45,7 +45,7 @@ def arguments(script: str, description: str, images: str | None = None) -> argpa
 
 
 def parsed(
-    parser: argparse.ArgumentParser, quick_images: str = "0-0", out: Path | None = None
+    parser: argparse.ArgumentParser, quick_images: str | int = "0-0", out: Path | None = None
 ) -> argparse.Namespace:
     """Parse the command line, say where to write (``out`` by default), and keep torch to one thread."""
     options = parser.parse_args()
