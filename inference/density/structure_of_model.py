@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.change_of_variables import ChangeOfVariables
-from posterior_inpainting.inference.density.supports import has_tensor_bounds, same_support
+from posterior_inpainting.inference.density.supports import has_own_bounds, same_support
 from posterior_inpainting.inference.density.traced_density import rows, run_unvalidated
 from posterior_inpainting.inference.density.tracing import latent_sites
 from posterior_inpainting.inference.streams import Streams
@@ -65,7 +65,7 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
     with torch.no_grad(), Streams().seeded("structure of the model"):
         trace = run_group(problem, groups)
         latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace)}
-        bounded = [name for name in latents if has_tensor_bounds(trace.nodes[name]["fn"].support)]
+        bounded = [name for name in latents if has_own_bounds(trace.nodes[name]["fn"].support)]
         further = []
         if bounded:
             for group in range(1, groups or 1):

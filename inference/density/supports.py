@@ -12,7 +12,11 @@ from torch.distributions import Distribution, Independent, biject_to, constraint
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 
-__all__ = ["Wrap", "has_tensor_bounds", "is_identity", "same_support", "transform_of"]
+__all__ = ["Wrap", "has_own_bounds", "is_identity", "same_support", "transform_of"]
+
+
+#: Supports of which there is one object for all laws.
+_CONSTANT = [value for value in vars(dist.constraints).values() if isinstance(value, Constraint)]
 
 
 class Wrap(Transform):
@@ -45,8 +49,8 @@ def transform_of(law: Distribution) -> Transform:
 
     Examples
     --------
-    >>> type(transform_of(dist.LogNormal(0.0, 1.0))).__name__, type(transform_of(dist.VonMises(0.0, 1.0))).__name__
-    ('ExpTransform', 'Wrap')
+    >>> transform_of(dist.LogNormal(0.0, 1.0))(torch.tensor(0.0)), transform_of(dist.VonMises(0.0, 1.0))
+    (tensor(1.), Wrap())
     """
     base = law
     while isinstance(base, Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
@@ -63,13 +67,19 @@ def is_identity(transform: Transform) -> bool:
     return isinstance(transform, ComposeTransform) and not transform.parts
 
 
-def has_tensor_bounds(support: Constraint) -> bool:
-    """Whether a support has bounds that another run of the model may give other values.
+def has_own_bounds(support: Constraint) -> bool:
+    """Whether a support has bounds of its own, which another run of the model may give other values.
 
-    >>> has_tensor_bounds(constraints.positive), has_tensor_bounds(dist.Uniform(0.0, 1.0).support)
+    >>> has_own_bounds(constraints.positive), has_own_bounds(dist.Uniform(0.0, 1.0).support)
     (False, True)
     """
-    return any(isinstance(part, Tensor) for part in _parts(support))
+    if any(support is constant for constant in _CONSTANT):
+        return False
+    return any(
+        has_own_bounds(part) if isinstance(part, Constraint) else isinstance(part, Tensor | float)
+        for value in vars(support).values()
+        for part in (value if isinstance(value, list | tuple) else [value])
+    )
 
 
 def same_support(one: Constraint, other: Constraint) -> bool:

@@ -93,6 +93,20 @@ def test_a_support_that_branches():
     assert latents["y"].tolist() == [0.5, 1.0]
 
 
+@pytest.mark.parametrize(
+    "high", [lambda x: x.item(), lambda x: 1.0 if x > 0.5 else 2.0], ids=("item", "branch")
+)
+def test_bounds_that_are_plain_numbers_move_too(high):
+    def model():
+        x = pyro.sample("x", dist.Uniform(0.0, 1.0))
+        pyro.sample("y", dist.Uniform(0.0, high(x)))
+
+    with pytest.warns(UserWarning, match="cannot be vectorised"):
+        potential = Potential(Problem(model))
+    latents = potential.constrain(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    assert latents["y"].tolist() == pytest.approx([high(x) / 2 for x in latents["x"]])
+
+
 def test_fixed_bounds_take_the_fast_path():
     def model(high):
         pyro.sample("x", dist.Uniform(0.0, high))
@@ -166,7 +180,7 @@ class TestAngles:
         torch.testing.assert_close(likelihood[0], likelihood[1])
 
     def test_draws(self):
-        """Around the end of the interval, half of the mass on either side, so that no chain goes round."""
+        """Around the end of the interval, half of the mass on either side; no chain goes round."""
 
         def model():
             pyro.sample("angle", dist.VonMises(math.pi, 8.0))
