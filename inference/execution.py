@@ -19,8 +19,9 @@ from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.tracing import deterministic_sites, trace_of
 from posterior_inpainting.inference.results import convert
-from posterior_inpainting.inference.results.chain_statistics import efficiency
+from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.models.shapes import describe
 
@@ -35,7 +36,7 @@ def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | N
         raise ValueError(f"{method.label} cannot use a store: it does not go step by step")
     signature = {
         "method": type(method).__name__,
-        **json.loads(convert.settings(method)),
+        **json.loads(settings(method)),
         "settings": fingerprint(method),  # beside their words, which name a function only by its name
         "draws_are": method.draws_are,
         "draws": plan.draws,
@@ -88,7 +89,7 @@ def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, second
     return {
         "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
         "method": method.label,
-        "settings": convert.settings(method),
+        "settings": settings(method),
         "draws_are": drawn.draws_are,
         "biased": int(method.is_biased),
         "approximate": int(method.is_approximate),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from posterior_inpainting.inference.catalogue import making
 from posterior_inpainting.inference.catalogue.approach import Approach
+from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.inference.methods.chees import ChEES
@@ -15,187 +16,11 @@ from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
-from posterior_inpainting.inference.methods.two_stage import TwoStage
-from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.models.observations import Observation
 
 __all__ = ["APPROACHES", "MODELS", "approach", "build", "entry"]
 
-#: In the README's comparison: Fashion-MNIST, 1 x 28 x 28.
-_COMPARED = (
-    Entry(
-        name="linear-gaussian",
-        random="code z of a linear decoder: principal components of Fashion-MNIST",
-        source="Tipping & Bishop 1999",
-        make=making.linear_gaussian,
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=0.1,
-        gradients=0,
-        made_from="data",
-    ),
-    Entry(
-        name="gaussian-process",
-        random="pixels: a stationary field fitted to the seen ones",
-        source="Cheng et al. 2019",
-        make=making.gaussian_process,
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=0.1,
-        gradients=0,
-        made_from="image",
-        shape=None,
-    ),
-    Entry(
-        name="deep-image-prior-optimum",
-        random="weights of a small untrained network; optima alone",
-        source="Ulyanov et al. 2018",
-        make=making.small_hourglass,
-        method=MAP(restarts=4, steps=300, learning_rate=0.01),
-        draws=1,
-        chains=4,
-        seconds=3,
-        gradients=1_200,
-        made_from="image",
-        shape=None,
-    ),
-    Entry(
-        name="deep-image-prior",
-        random="weights of a small untrained network",
-        source="Cheng et al. 2019",
-        make=making.small_hourglass,
-        method=MALA(warmup=40, thin=4, metric="identity", init="optimum"),
-        draws=30,
-        chains=4,
-        seconds=6,
-        gradients=2_400,
-        made_from="image",
-        shape=None,
-    ),
-    Entry(
-        name="yeh",
-        random="code z of a GAN with the published losses; optima alone",
-        source="Yeh et al. 2017",
-        make=making.yeh,
-        method=MAP(restarts=64, steps=300),
-        draws=1,
-        chains=64,
-        seconds=2,
-        gradients=19_000,
-        priors=("fashion-mnist-generator",),
-    ),
-    Entry(
-        name="gan",
-        random="code z of a GAN, with the generator's fitted noise",
-        source="Yeh et al. 2017, its posterior",
-        make=partial(making.code, "fashion-mnist-generator"),
-        method=ChEES(warmup=100, init="tempered"),
-        draws=50,
-        chains=16,
-        seconds=4,
-        gradients=180_000,
-        priors=("fashion-mnist-generator",),
-    ),
-    Entry(
-        name="vae-amortised",
-        random="code z of a variational autoencoder, as its encoder guesses it",
-        source="Kingma & Welling 2014",
-        make=partial(making.code, "fashion-mnist-vae"),
-        method=Variational(),
-        draws=400,
-        chains=1,
-        seconds=0.1,
-        gradients=0,
-        priors=("fashion-mnist-vae",),
-    ),
-    Entry(
-        name="vae",
-        random="code z of a variational autoencoder",
-        source="Kingma & Welling 2014",
-        make=partial(making.code, "fashion-mnist-vae"),
-        method=ChEES(),
-        draws=200,
-        chains=16,
-        seconds=5,
-        gradients=80_000,
-        priors=("fashion-mnist-vae",),
-    ),
-    Entry(
-        name="code-and-weights",
-        random="code z and the decoder's weights, jointly",
-        source="Blundell et al. 2015",
-        make=making.code_and_units,
-        method=TwoStage(),
-        draws=50,
-        chains=16,
-        seconds=8,
-        gradients=42_000,
-        priors=("fashion-mnist-bayesian-decoder",),
-    ),
-    Entry(
-        name="bayesian-completion",
-        random="weights of a network from the seen pixels to the rest",
-        source="Blundell et al. 2015",
-        make=making.bayesian_completion,
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=3,
-        gradients=0,
-        priors=("fashion-mnist-bayesian-completion",),
-    ),
-    Entry(
-        name="pixel-constrained",
-        random="hidden pixels, one after another, in 16 levels",
-        source="Dupont & Suresha 2019",
-        make=partial(making.pixel_constrained, "fashion-mnist-pixels-16"),
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=8,
-        gradients=0,
-        priors=("fashion-mnist-pixels-16",),
-    ),
-    Entry(
-        name="pluralistic-two-path",
-        random="code z given the seen pixels; trained as published",
-        source="Zheng et al. 2019",
-        make=making.two_path,
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=1,
-        gradients=0,
-        priors=("fashion-mnist-pluralistic-two-path",),
-    ),
-    Entry(
-        name="pluralistic-conditional",
-        random="code z given the seen pixels; a conditional autoencoder",
-        source="Zheng et al. 2019",
-        make=making.conditional,
-        method=Exact(),
-        draws=400,
-        chains=1,
-        seconds=0.1,
-        gradients=0,
-        priors=("fashion-mnist-pluralistic-conditional",),
-    ),
-    Entry(
-        name="pluralistic-joint",
-        random="code z of a joint density; its guide starts the chains",
-        source="Zheng et al. 2019",
-        make=making.joint,
-        method=ChEES(warmup=100, init="guide"),
-        draws=50,
-        chains=16,
-        seconds=1,
-        gradients=14_000,
-        priors=("fashion-mnist-pluralistic-joint",),
-    ),
-)
-
+#: Beside those that are compared.
 _OTHERS = (
     Entry(
         name="pixel-constrained-binary",
@@ -304,10 +129,10 @@ _OTHERS = (
 )
 
 #: Every model by name.
-MODELS: dict[str, Entry] = {one.name: one for one in (*_COMPARED, *_OTHERS)}
+MODELS: dict[str, Entry] = {one.name: one for one in (*COMPARED, *_OTHERS)}
 
 #: Names of those that the README compares, and ``compare`` where it is told no others.
-APPROACHES: tuple[str, ...] = tuple(one.name for one in _COMPARED)
+APPROACHES: tuple[str, ...] = tuple(one.name for one in COMPARED)
 
 
 def entry(name: str) -> Entry:

@@ -21,8 +21,8 @@ from posterior_inpainting.inference.comparison.figures import figures
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.infer import infer
-from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
@@ -66,7 +66,7 @@ class Cell:
                 "version": _VERSION,
                 "model": model,
                 "method": type(approach.method).__name__,
-                "settings": convert.settings(approach.method),
+                "settings": settings(approach.method),
                 "draws": [approach.draws, approach.chains, self.seed, self.budget],
                 "data": [self.observation.image, self.observation.mask, self.truth],
                 "torch": torch.__version__,

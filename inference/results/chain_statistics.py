@@ -13,8 +13,7 @@ The numbers are ArviZ's; what takes a loop over quantities there is one sort and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,9 +21,7 @@ from scipy import fft
 from scipy.special import ndtri
 from torch import Tensor
 
-from posterior_inpainting.inference.results.convert import group
-
-__all__ = ["autocorrelation_time", "efficiency", "ess", "rhat"]
+__all__ = ["autocorrelation_time", "ess", "rhat"]
 
 #: Numbers that are worked on at a time: few, because what stays in the processor's cache is faster.
 _CHUNK = 500_000
@@ -90,45 +87,6 @@ def ess(values: np.ndarray, kind: str = "bulk") -> np.ndarray:
     if kind not in kinds:
         raise ValueError(f"kind={kind!r}; expected 'bulk', 'tail' or 'mean'")
     return _by_chunk(values, kinds[kind])
-
-
-def efficiency(groups: Any, attrs: Mapping[str, Any]) -> dict[str, float]:
-    """Return the worst value's ESS a second and a thousand gradients, warm-up counted; empty if not Markov.
-
-    The worst over the completion's hidden pixels where there are some, over the latents otherwise.
-
-    Parameters
-    ----------
-    groups
-        Group name -> data set, or what ``infer`` returned.
-    attrs
-        ``draws_are``, ``wall_time_s`` and ``gradient_evaluations``.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> draws = np.random.default_rng(0).normal(size=(4, 500, 2))
-    >>> groups = {"posterior": xr.Dataset({"z": (("chain", "draw", "latent"), draws)})}
-    >>> attrs = {"draws_are": "markov", "wall_time_s": 10.0, "gradient_evaluations": 4000}
-    >>> {name: round(value) for name, value in efficiency(groups, attrs).items()}
-    {'ess_per_second': 171, 'ess_per_1000_gradients': 428}
-    """
-    if attrs["draws_are"] != "markov":
-        return {}
-    found = groups if isinstance(groups, dict) else {"posterior": group(groups, "posterior")}
-    draws = found["posterior"]
-    values = [value.to_numpy() for name, value in draws.items() if name != "completion"]
-    if "completion" in draws:
-        constant = found.get("constant_data")
-        mask = (group(groups, "constant_data") if constant is None else constant)["mask"].to_numpy()
-        if not mask.all():
-            values = [draws["completion"].to_numpy()[..., ~mask]]
-    every = np.concatenate([ess(value).ravel() for value in values]) if values else np.empty(0)
-    worst = float(np.nanmin(every)) if np.isfinite(every).any() else float("nan")
-    figures = {"ess_per_second": worst / attrs["wall_time_s"]}
-    if attrs.get("gradient_evaluations"):
-        figures["ess_per_1000_gradients"] = 1000 * worst / attrs["gradient_evaluations"]
-    return figures
 
 
 def autocorrelation_time(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.results import convert
-from posterior_inpainting.inference.results.convert import group, settings, to_arviz
+from posterior_inpainting.inference.results.convert import group, to_arviz
+from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, observations, pretrained
 
