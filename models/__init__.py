@@ -10,7 +10,7 @@ from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
 from posterior_inpainting.models.images import image_files
-from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.observations import Observation
@@ -52,6 +52,7 @@ __all__ = [
     "PluralisticConditional",
     "PluralisticJoint",
     "PluralisticTwoPath",
+    "PriorLoss",
     "ScaleMixture",
     "Supervised",
     "VariationalAutoencoder",

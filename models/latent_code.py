@@ -11,6 +11,7 @@ is the answer. Glossary: z code, f decoder, sigma pixel scale, M mask (1 = seen)
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -27,17 +28,48 @@ from posterior_inpainting.models.likelihoods import Weighted, context_weights, n
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
-__all__ = ["LatentCode"]
+__all__ = ["LatentCode", "PriorLoss"]
+
+
+@dataclass(frozen=True, eq=False)
+class PriorLoss:
+    """Yeh's prior loss (equation 5): the density is multiplied by exp(-``weight`` * prior loss of the completion).
+
+    Parameters
+    ----------
+    discriminator
+        Module with ``image_shape`` and ``prior_loss(image)``: Yeh's log(1 - D) or minus a critic, image by image.
+    weight
+        The paper's lambda stands beside an error that is not divided by the noise: under ``laplace`` it is
+        ``2**0.5 * lambda / noise`` here.
+
+    Raises
+    ------
+    ValueError
+        For a weight that is not positive.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models.networks import Discriminator
+    >>> PriorLoss(Discriminator((1, 8, 8), widths=(4,)), 0.04).weight
+    0.04
+    """
+
+    discriminator: Any
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if self.weight <= 0:
+            raise ValueError(f"weight={self.weight} of the prior loss; expected a positive number")
 
 
 class LatentCode(ImageModel):
     r"""Posterior over the code of a pre-trained decoder; its only latent site is ``z``.
 
     With the defaults the density is an honest joint density. ``context_window``, ``prior_weight`` and
-    ``discriminator`` are the devices of Yeh et al. 2017 (equations 3 and 5), which make it a
+    ``prior_loss`` are the devices of Yeh et al. 2017 (equations 3 and 5), which make it a
     pseudo-posterior: ``LatentCode(generator, likelihood=laplace, noise=0.1, context_window=15,
-    discriminator=discriminator, discriminator_weight=0.04)`` with ``MAP`` and ``blend`` is the published
-    method.
+    prior_loss=PriorLoss(discriminator, 0.04))`` with ``MAP`` and ``blend`` is the published method.
 
     Parameters
     ----------
@@ -59,12 +91,8 @@ class LatentCode(ImageModel):
         Side in pixels of Yeh's context weights; ``None`` weights every seen pixel 1.
     prior_weight
         Factor on log p(z).
-    discriminator
-        Module with ``prior_loss(image)``, Yeh's log(1 - D) or minus a critic, image by image; frozen here.
-        The density is multiplied by exp(-``discriminator_weight`` * prior loss of the completion).
-    discriminator_weight
-        Of that factor. The paper's lambda stands beside an error that is not divided by the noise: under
-        ``laplace`` it is ``2**0.5 * lambda / noise`` here.
+    prior_loss
+        A discriminator's judgement of the completion, and its weight; the discriminator is frozen here.
 
     Raises
     ------
@@ -92,8 +120,7 @@ class LatentCode(ImageModel):
         encoder: Any = None,
         context_window: int | None = None,
         prior_weight: float = 1.0,
-        discriminator: Any = None,
-        discriminator_weight: float = 1.0,
+        prior_loss: PriorLoss | None = None,
     ):
         super().__init__()
         declared = as_decoder(decoder, noise)
@@ -101,9 +128,9 @@ class LatentCode(ImageModel):
             raise ValueError(
                 f"prior has event shape {tuple(prior.event_shape)}; expected ({declared.latent},)"
             )
-        for name, weight in (("prior_weight", prior_weight), ("discriminator_weight", discriminator_weight)):
-            if weight <= 0:
-                raise ValueError(f"{name}={weight}; expected a positive number")
+        if prior_weight <= 0:
+            raise ValueError(f"prior_weight={prior_weight}; expected a positive number")
+        discriminator = None if prior_loss is None else prior_loss.discriminator
         if discriminator is not None and tuple(discriminator.image_shape) != declared.image_shape:
             raise ValueError(
                 f"the discriminator judges images of shape {tuple(discriminator.image_shape)}; "
@@ -118,7 +145,7 @@ class LatentCode(ImageModel):
         self.prior_weight = prior_weight
         self.given_prior = prior
         self.discriminator = None if discriminator is None else discriminator.requires_grad_(False).eval()
-        self.discriminator_weight = discriminator_weight
+        self.discriminator_weight = 1.0 if prior_loss is None else prior_loss.weight
         encoder = encoder if encoder is not None else declared.encoder
         bounded = prior is not None and not _is_real(prior)
         # The encoder may travel inside the decoder; it stays trainable, so that SVI can refine it.

@@ -23,6 +23,7 @@ from posterior_inpainting.models import (
     PluralisticConditional,
     PluralisticJoint,
     PluralisticTwoPath,
+    PriorLoss,
     WeightDraws,
     datasets,
     pretrained,
@@ -45,8 +46,8 @@ def yeh(given: Given) -> ImageModel:
         likelihood=laplace,
         noise=0.1,
         context_window=7,
-        discriminator=parts["discriminator"],
-        discriminator_weight=2**0.5 * 0.003 / 0.1,  # the paper's lambda, beside an error over its noise
+        # The paper's lambda, beside an error over its noise.
+        prior_loss=PriorLoss(parts["discriminator"], 2**0.5 * 0.003 / 0.1),
     )
 
 

@@ -24,7 +24,7 @@ from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import frozen
 from posterior_inpainting.models.densities.code_prior import CodePrior
 from posterior_inpainting.models.geology.wells import nearest_seen
-from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.likelihoods import Weighted, laplace
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.shapes import Image, InputError, Mask, check_image, check_mask, seen_mask
@@ -87,9 +87,9 @@ class NearestMeasurement(LatentCode):
         p(z), as for ``LatentCode``.
     prior_weight
         lambda, on ``-log p(z)``.
-    discriminator, discriminator_weight
-        The prior loss of the published method is that of the GAN's discriminator; its weight is then lambda,
-        beside which p(z) is kept.
+    prior_loss
+        That of the published method, of the GAN's discriminator; its weight is then lambda (10), beside which p(z)
+        is kept.
 
     Raises
     ------
@@ -112,8 +112,7 @@ class NearestMeasurement(LatentCode):
         *,
         prior: TorchDistribution | None = None,
         prior_weight: float = 10.0,
-        discriminator: Any = None,
-        discriminator_weight: float = 10.0,
+        prior_loss: PriorLoss | None = None,
     ):
         # A Laplace law of scale 1, whose standard deviation is the root of 2, makes the loss what the paper writes.
         super().__init__(
@@ -122,8 +121,7 @@ class NearestMeasurement(LatentCode):
             likelihood=laplace,
             noise=math.sqrt(2),
             prior_weight=prior_weight,
-            discriminator=discriminator,
-            discriminator_weight=discriminator_weight,
+            prior_loss=prior_loss,
         )
         if not radius > 0:
             raise ValueError(f"radius={radius}; expected a positive number of pixels")

@@ -7,7 +7,7 @@ from posterior_inpainting.models.networks.convolutional_encoder import Convoluti
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.networks.discriminator import Discriminator
 from posterior_inpainting.models.networks.generator import Generator
-from posterior_inpainting.models.networks.hourglass import Hourglass
+from posterior_inpainting.models.networks.hourglass import Hourglass, Layers
 from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
 from posterior_inpainting.models.networks.multilayer import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.networks.pluralistic import PluralisticDecoder, PluralisticEncoder
@@ -22,6 +22,7 @@ __all__ = [
     "GatedPixelCNN",
     "Generator",
     "Hourglass",
+    "Layers",
     "MaskedEncoder",
     "MultilayerDecoder",
     "PluralisticDecoder",

@@ -9,6 +9,7 @@ keeps its variance at any width.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from posterior_inpainting.models.shapes import ImageShape
 
-__all__ = ["Hourglass", "blurred_noise"]
+__all__ = ["Hourglass", "Layers", "blurred_noise"]
 
 
 class ScaledConvolution(nn.Module):
@@ -35,11 +36,41 @@ class ScaledConvolution(nn.Module):
         return F.conv2d(features, self.weight * self.scale, stride=self.stride)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """What the layers of an :class:`Hourglass` do beside convolving.
+
+    Parameters
+    ----------
+    resample
+        Whether a layer down halves the size and one up doubles it, bilinearly.
+    normalise
+        Whether every layer's channels are brought to mean 0 and variance 1 over the image.
+    padding
+        ``"reflect"`` or ``"circular"``.
+    slope
+        Of LeakyReLU where it is negative.
+    """
+
+    resample: bool = True
+    normalise: bool = True
+    padding: str = "reflect"
+    slope: float = 0.2
+
+    def __post_init__(self):
+        if self.padding not in ("reflect", "circular"):
+            raise ValueError(f"padding={self.padding!r}; expected 'reflect' or 'circular'")
+
+
+#: Of the deep image prior (Ulyanov et al. 2018).
+PUBLISHED = Layers()
+
+
 class Hourglass(nn.Module):
     r"""Network from a fixed input to an image: ``scales`` convolutions down, as many up, skips between.
 
-    With ``resample=False, normalise=False, skip=0, padding="circular"`` it is a plain stack of ``2 * scales``
-    convolutions, whose outputs are a stationary Gaussian process when it is wide.
+    With ``skip=0, layers=Layers(resample=False, normalise=False, padding="circular")`` it is a plain stack of
+    ``2 * scales`` convolutions, whose outputs are a stationary Gaussian process when it is wide.
 
     Parameters
     ----------
@@ -51,14 +82,8 @@ class Hourglass(nn.Module):
         Layers down, and up; by default 4, or as many as a small image allows.
     skip
         Channels of each skip connection; 0 for none.
-    resample
-        Whether a layer down halves the size and one up doubles it, bilinearly.
-    normalise
-        Whether every layer's channels are brought to mean 0 and variance 1 over the image.
-    padding
-        ``"reflect"`` or ``"circular"``.
-    slope
-        Of LeakyReLU where it is negative.
+    layers
+        What they do beside convolving.
     input_channels, input_blur
         The fixed input: uniform on (0, 0.1) as in the paper, or with ``input_blur`` > 0 zero-mean noise
         under a Gaussian blur of that many pixels.
@@ -86,10 +111,7 @@ class Hourglass(nn.Module):
         channels: int = 32,
         scales: int | None = None,
         skip: int = 4,
-        resample: bool = True,
-        normalise: bool = True,
-        padding: str = "reflect",
-        slope: float = 0.2,
+        layers: Layers = PUBLISHED,
         input_channels: int = 32,
         input_blur: float = 0.0,
         seed: int = 0,
@@ -100,19 +122,19 @@ class Hourglass(nn.Module):
         for name, value in {"channels": channels, "scales": scales, "input_channels": input_channels}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}; expected at least 1")
-        if skip < 0 or padding not in ("reflect", "circular"):
-            raise ValueError(f"skip={skip}, padding={padding!r}; expected skip >= 0, 'reflect' or 'circular'")
-        if resample and scales > most:
+        if skip < 0:
+            raise ValueError(f"skip={skip}; expected at least 0")
+        if layers.resample and scales > most:
             raise ValueError(
                 f"scales={scales} halve an image of {min(image_shape[1:])} pixels too often; at most {most}"
             )
         self.image_shape: ImageShape = tuple(image_shape)
-        self.resample, self.normalise, self.slope = resample, normalise, slope
-        gain = 2 / (1 + slope**2)
-        stride = 2 if resample else 1
+        self.layers = layers
+        gain = 2 / (1 + layers.slope**2)
+        stride = 2 if layers.resample else 1
 
         def convolution(inputs: int, outputs: int, size: int = 3, gain: float = gain, stride: int = 1):
-            return ScaledConvolution(inputs, outputs, size, gain, stride, padding)
+            return ScaledConvolution(inputs, outputs, size, gain, stride, layers.padding)
 
         # The input has passed no nonlinearity: gain 1.
         self.down = nn.ModuleList(
@@ -146,7 +168,7 @@ class Hourglass(nn.Module):
                 skipped.append(self._activate(self.skips[level](features)))
             features = self._activate(convolution(features))
         for level in reversed(range(len(self.up))):
-            if self.resample:
+            if self.layers.resample:
                 features = F.interpolate(features, size=sizes[level], mode="bilinear", align_corners=False)
             if self.skips:
                 features = torch.cat([features, skipped[level]], 1)
@@ -154,9 +176,9 @@ class Hourglass(nn.Module):
         return self.out(features).squeeze(0)
 
     def _activate(self, features: Tensor) -> Tensor:
-        if self.normalise:
+        if self.layers.normalise:
             features = F.instance_norm(features)
-        return F.leaky_relu(features, self.slope)
+        return F.leaky_relu(features, self.layers.slope)
 
 
 def blurred_noise(shape: tuple[int, ...], blur: float, generator: torch.Generator) -> Tensor:

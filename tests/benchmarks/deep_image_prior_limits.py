@@ -12,7 +12,7 @@ import torch
 
 from posterior_inpainting.inference import MALA, ULA, sample
 from posterior_inpainting.models.fields import DeepImagePriorKernel
-from posterior_inpainting.models.networks import Hourglass
+from posterior_inpainting.models.networks import Hourglass, Layers
 
 __all__ = ["SLOPE", "one_dimension_table", "torus_kernel", "wide_network", "width_table"]
 
@@ -21,10 +21,9 @@ SLOPE = 0.2
 
 def wide_network(side: int, width: int, scales: int, blur: float) -> Hourglass:
     """Make a network in the conditions of the limit: circular convolutions, nothing else, blurred input."""
-    return Hourglass(
-        (1, side, side), channels=width, scales=scales, skip=0, resample=False, normalise=False,
-        padding="circular", slope=SLOPE, input_channels=width, input_blur=blur,
-    )  # fmt: skip
+    plain = Layers(resample=False, normalise=False, padding="circular", slope=SLOPE)
+    inputs = {"input_channels": width, "input_blur": blur}
+    return Hourglass((1, side, side), channels=width, scales=scales, skip=0, layers=plain, **inputs)
 
 
 def torus_kernel(kernel, side: int) -> torch.Tensor:
@@ -70,7 +69,7 @@ def width_table(quick: bool) -> str:
     for width in [16, 32] if quick else [16, 32, 64, 128, 256, 512]:
         torch.manual_seed(0)
         plain = wide_network(side, width, depth // 2, sigma)
-        usual = Hourglass((1, side, side), channels=width, scales=depth // 2, slope=SLOPE)
+        usual = Hourglass((1, side, side), channels=width, scales=depth // 2, layers=Layers(slope=SLOPE))
         near = np.mean([distance(c, kernel) for c in implied_covariance(plain, 4)])
         far = np.mean([min(distance(c, k) for k in others) for c in implied_covariance(usual, 4)])
         lines.append([width, f"{near:.3f}", f"{far:.3f}"])

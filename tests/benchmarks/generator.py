@@ -30,7 +30,7 @@ from posterior_inpainting.inference import (
     infer,
     scores,
 )
-from posterior_inpainting.models import LatentCode, Observation, likelihoods, pretrained
+from posterior_inpainting.models import LatentCode, Observation, PriorLoss, likelihoods, pretrained
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 RESTARTS = 64
@@ -267,8 +267,7 @@ def load_models() -> dict[str, LatentCode]:
         parts["decoder"],
         likelihood=likelihoods.laplace,
         context_window=15,
-        discriminator=parts["discriminator"],
-        discriminator_weight=0.03,
+        prior_loss=PriorLoss(parts["discriminator"], 0.03),
     )
     return {"posterior": LatentCode(parts["decoder"]), "yeh": yeh}
 

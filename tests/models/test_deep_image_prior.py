@@ -12,7 +12,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.models import DeepImagePrior, Observation, datasets, observations
 from posterior_inpainting.models.images import available_memory
-from posterior_inpainting.models.networks import Hourglass
+from posterior_inpainting.models.networks import Hourglass, Layers
 
 SHAPE = (1, 8, 8)
 
@@ -206,12 +206,17 @@ class TestDivergence:
     [
         ({"scales": 5}, "scales=5 halve an image of 8 pixels too often; at most 2"),
         ({"channels": 0}, "channels=0"),
-        ({"padding": "zeros"}, "padding='zeros'"),
+        ({"skip": -1}, "skip=-1; expected at least 0"),
     ],
 )
 def test_bad_networks(arguments, message):
     with pytest.raises(ValueError, match=message):
         Hourglass(SHAPE, **arguments)
+
+
+def test_bad_layers():
+    with pytest.raises(ValueError, match="padding='zeros'; expected 'reflect' or 'circular'"):
+        Layers(padding="zeros")
 
 
 @pytest.mark.parametrize(

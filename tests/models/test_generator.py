@@ -30,6 +30,7 @@ from posterior_inpainting.inference.training.train_gan import train_gan
 from posterior_inpainting.models import (
     LatentCode,
     Observation,
+    PriorLoss,
     datasets,
     likelihoods,
     observations,
@@ -377,7 +378,9 @@ def test_recipe_writes_what_loads(tmp_path):
     (tmp_path / "SHA256SUMS").write_text(digests.replace("small.", ""))
     parts = pretrained.load_parts(tmp_path)
     assert sorted(parts) == ["decoder", "discriminator", "encoder"]
-    model = LatentCode(parts["decoder"], encoder=parts["encoder"], discriminator=parts["discriminator"])
+    model = LatentCode(
+        parts["decoder"], encoder=parts["encoder"], prior_loss=PriorLoss(parts["discriminator"])
+    )
     image = datasets.load("digits")[0]
     assert model.guide(image, MASK).shape == (2,)
     assert float(parts["decoder"].pixel_scale.min()) >= recipe.floor - 1e-4
@@ -394,8 +397,7 @@ class TestYeh:
             noise=0.1,
             context_window=3,
             prior_weight=0.1,
-            discriminator=discriminator,
-            discriminator_weight=0.7,
+            prior_loss=PriorLoss(discriminator, 0.7),
         )
 
     @staticmethod
@@ -406,7 +408,7 @@ class TestYeh:
     def test_factors_value(self, generator, output):
         judge = Discriminator(SHAPE, widths=(8,), output=output)
         image, z = datasets.load("digits")[0], torch.randn(3)
-        with_term = LatentCode(generator, discriminator=judge, discriminator_weight=0.7)
+        with_term = LatentCode(generator, prior_loss=PriorLoss(judge, 0.7))
         found = self.log_joint(with_term, z, image, MASK) - self.log_joint(
             LatentCode(generator), z, image, MASK
         )
@@ -448,7 +450,7 @@ class TestYeh:
     def test_the_term_pulls_towards_what_the_discriminator_likes(self, generator, discriminator):
         image, found = datasets.load("digits")[1], []
         for weight in (1e-6, 30.0):
-            model = LatentCode(generator, discriminator=discriminator, discriminator_weight=weight)
+            model = LatentCode(generator, prior_loss=PriorLoss(discriminator, weight))
             idata = infer(model, Observation(image, MASK), MAP(restarts=2, steps=200), progress=False)
             z = torch.from_numpy(idata.posterior["z"].to_numpy()[:, 0])
             found.append(float(discriminator(generator(z)).mean()))
@@ -460,9 +462,9 @@ class TestYeh:
         assert float(idata.posterior["z"].std()) > 0
 
     def test_bad_options(self, generator, discriminator):
-        with pytest.raises(ValueError, match="discriminator_weight=-1; expected a positive number"):
-            LatentCode(generator, discriminator=discriminator, discriminator_weight=-1)
+        with pytest.raises(ValueError, match="weight=-1 of the prior loss; expected a positive number"):
+            LatentCode(generator, prior_loss=PriorLoss(discriminator, -1))
         with pytest.raises(
             ValueError, match=r"judges images of shape \(1, 4, 4\); the decoder makes \(1, 8, 8\)"
         ):
-            LatentCode(generator, discriminator=Discriminator((1, 4, 4)))
+            LatentCode(generator, prior_loss=PriorLoss(Discriminator((1, 4, 4))))
