@@ -17,7 +17,7 @@ from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
-from posterior_inpainting.inference.methods.loop import Process, Row, Run, drive
+from posterior_inpainting.inference.methods.loop import Process, Row, Run, drive, kept_at_positions
 
 __all__ = ["Kernel", "KernelProcess", "run_kernel"]
 
@@ -128,9 +128,7 @@ class KernelProcess(Process):
 
     def gather(self, rows: list[Row]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return what is kept at the rows' positions, and their statistics."""
-        positions, infos = zip(*rows, strict=True)
-        stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-        return self.density.keep(torch.stack(positions, 2)), stats
+        return kept_at_positions(rows, self.density)
 
     def state(self) -> dict[str, Any]:
         """Return the kernel's state, and that of its generator."""

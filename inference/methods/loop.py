@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
+from posterior_inpainting.inference.density.density import Density
 
-__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "drive"]
+__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "drive", "kept_at_positions"]
 
 #: What is kept of one step: site -> value, or a position; and statistics by name.
 Row = tuple[Any, dict[str, Tensor]]
@@ -94,6 +95,13 @@ class Process(ABC):
     def status(self) -> str:
         """Say in a word or two how it goes."""
         return ""
+
+
+def kept_at_positions(rows: list[Row], density: Density) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gather rows of positions ``(group, chain, dim)``: what the density keeps there, and the statistics."""
+    positions, infos = zip(*rows, strict=True)
+    stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
+    return density.keep(torch.stack(positions, 2)), stats
 
 
 @dataclass(frozen=True)

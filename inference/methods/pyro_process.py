@@ -13,7 +13,7 @@ from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
-from posterior_inpainting.inference.methods.loop import Process, Row
+from posterior_inpainting.inference.methods.loop import Process, Row, kept_at_positions
 
 __all__ = ["PyroProcess"]
 
@@ -75,9 +75,7 @@ class PyroProcess(Process):
 
     def gather(self, rows: list[Row]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return what is kept at the rows' positions, and their statistics."""
-        positions, infos = zip(*rows, strict=True)
-        stats = {name: torch.stack([info[name] for info in infos], -1) for name in infos[0]}
-        return self.density.keep(torch.stack(positions, 2)), stats
+        return kept_at_positions(rows, self.density)
 
     def state(self) -> dict[str, Any]:
         """Return what the kernels have learnt, where they are, and their random numbers."""
