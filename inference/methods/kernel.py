@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
