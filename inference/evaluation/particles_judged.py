@@ -83,7 +83,8 @@ def rhat_between_replicates(idata) -> float:
     worst = 1.0
     for values in scalars(idata).values():
         flat = values.reshape(-1, values.shape[-1])[several].astype(float)
-        centre, within, between = flat.mean(0), 0.0, 0.0
+        centre = flat.mean(0)
+        within, between = np.zeros_like(centre), np.zeros_like(centre)
         for one in np.unique(which):
             mine = flat[which == one]
             between = between + len(mine) * (mine.mean(0) - centre) ** 2 / (groups - 1)
