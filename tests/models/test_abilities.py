@@ -43,7 +43,9 @@ class TestNames:
     @pytest.mark.parametrize("kind", PARAMETERS)
     def test_the_table_lists_nothing_else(self, kind):
         unused = OWN.get(kind, set()) - (set(vars(kind)) - DECLARED)
-        assert not unused, f"OWN of tests/registry.py lists {sorted(unused)}, which {kind.__name__} does not define"
+        assert not unused, (
+            f"OWN of tests/registry.py lists {sorted(unused)}, which {kind.__name__} does not define"
+        )
 
     def test_an_unknown_hook_is_found_and_the_way_out_is_named(self):
         new = type("New", (ImageModel,), {"posterior_of_everything": lambda self: None})

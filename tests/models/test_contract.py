@@ -26,7 +26,9 @@ def test_every_public_model_is_in_the_registry():
         if inspect.isclass(value) and issubclass(value, ImageModel) and value is not ImageModel
     }
     missing = sorted(kind.__name__ for kind in public - set(MODELS) - set(OTHERS))
-    assert not missing, f"{', '.join(missing)} has no row in tests/registry.py: add how it is made small to DENSITIES"
+    assert not missing, (
+        f"{', '.join(missing)} has no row in tests/registry.py: add how it is made small to DENSITIES"
+    )
     private = sorted(kind.__name__ for kind in (set(MODELS) | set(OTHERS)) - public)
     assert not private, f"{', '.join(private)} is not exported: add it to models/__init__.py"
     assert set(ELSEWHERE) == set(OTHERS), "ELSEWHERE of tests/registry.py says where each of OTHERS is tested"
