@@ -153,7 +153,7 @@ class TestNothingIsForgotten:
             "a model with a name needs no reason in UNNAMED of tests/registry.py"
         )
 
-    def test_masks(self):
+    def test_mask_makers(self):
         makers = {
             name
             for module in (observations, geology)
