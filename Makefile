@@ -7,12 +7,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Several processes share the cores in tests: one BLAS thread each.
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-# What the package ships, in the order in which one starts from another.
-BUNDLED := digits-vae-2d fashion-mnist-vae fashion-mnist-bayesian-decoder fashion-mnist-bayesian-completion \
-	fashion-mnist-generator fashion-mnist-pixels-binary fashion-mnist-pixels-16 \
-	fashion-mnist-pluralistic-two-path fashion-mnist-pluralistic-conditional fashion-mnist-pluralistic-joint \
-	channels-generator
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint types notebooks bench bench-models compare architectures train clean
 
@@ -69,7 +63,10 @@ compare: $(VENV)/installed  ## every approach on 20 test images behind 3 masks: 
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py
 
-train: $(addprefix train-,$(BUNDLED))  ## train everything that is bundled anew
+# In the order of the recipes, in which one starts from another.
+train: $(VENV)/installed  ## train everything that is bundled anew
+	for name in $$($(BIN)/python -c "from posterior_inpainting.inference.recipes import RECIPES; print(*RECIPES)"); do \
+		$(MAKE) train-$$name || exit 1; done
 
 train-%: $(VENV)/installed  ## train one of them, e.g. train-digits-vae-2d
 	$(BIN)/posterior-inpainting train $* --out models/networks/weights

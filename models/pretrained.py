@@ -19,36 +19,28 @@ from posterior_inpainting.models import networks
 from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
 
 __all__ = [
-    "NAMES",
-    "RANDOM_WEIGHTS",
-    "SETS",
     "card",
     "load",
     "load_from",
     "load_parts",
+    "names",
     "posterior_scales",
     "save",
     "save_parts",
     "words",
 ]
 
-NAMES = ("digits-vae-2d", "fashion-mnist-vae")
-#: Those with random weights; loaded by ``BayesianDecoder.load`` and ``BayesianCompletion.load``.
-RANDOM_WEIGHTS = ("fashion-mnist-bayesian-decoder", "fashion-mnist-bayesian-completion")
-#: Sets of several networks, loaded by the ``load`` of their model or by :func:`load_parts`.
-SETS: tuple[str, ...] = (
-    "fashion-mnist-generator",
-    "fashion-mnist-pixels-binary",
-    "fashion-mnist-pixels-16",
-    "fashion-mnist-pluralistic-two-path",
-    "fashion-mnist-pluralistic-conditional",
-    "fashion-mnist-pluralistic-joint",
-    "channels-generator",
-)
-
-
 #: What is written beside a network by itself.
 _OURS = ("network", "configuration", "logarithms")
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every bundled set, as the list of digests has them.
+
+    >>> "digits-vae-2d" in names()
+    True
+    """
+    return tuple(sorted({file.split(".")[0] for file in read_digests(_bundled())}))
 
 
 def load(name: str | Path) -> nn.Module:
@@ -217,20 +209,20 @@ def card(name: str) -> str:
     >>> card("digits-vae-2d").splitlines()[0]
     '# digits-vae-2d'
     """
-    names = NAMES + RANDOM_WEIGHTS + SETS
-    if name not in names:
-        raise ValueError(f"unknown prior {name!r}; there are {', '.join(names)}")
+    if name not in names():
+        raise ValueError(f"unknown prior {name!r}; there are {', '.join(names())}")
     return (_bundled() / f"{name}.md").read_text()
 
 
 def _place(name: str | Path) -> tuple[Path, str]:
     """Folder and stem of the files of a bundled prior, or of a folder of one's own."""
-    if isinstance(name, str) and name in NAMES + RANDOM_WEIGHTS + SETS:
+    if isinstance(name, str) and name in names():
         return _bundled(), f"{name}."
     if Path(name).is_dir():
         return Path(name), ""
-    names = ", ".join(NAMES + RANDOM_WEIGHTS + SETS)
-    raise ValueError(f"unknown prior {str(name)!r}; there are {names}, or a folder with saved weights")
+    raise ValueError(
+        f"unknown prior {str(name)!r}; there are {', '.join(names())}, or a folder with saved weights"
+    )
 
 
 def _bundled() -> Path:

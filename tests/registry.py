@@ -1,4 +1,4 @@
-"""Every public model, made small: what the tests of all models go through."""
+"""All that the tests know of each public model: how it is made small, and what is special about it."""
 
 import torch
 
@@ -81,3 +81,37 @@ OTHERS = {
     WeightDraws: lambda: WeightDraws(_bayesian_decoder(), count=3),
 }
 MODELS = DENSITIES | OTHERS
+
+#: Where those of `OTHERS` are tested.
+ELSEWHERE = {
+    BayesianCompletion: "test_bayesian_decoder.py",
+    NearestMeasurement: "test_geology.py",
+    PixelConstrained: "test_pixel_constrained.py",
+    PluralisticConditional: "test_pluralistic.py",
+    PluralisticTwoPath: "test_pluralistic.py",
+    WeightDraws: "test_code_and_weights.py",
+}
+
+#: Public names that a model defines beside the abilities of models/abilities.py: what its users call, and inference
+#: never asks for.
+OWN = {
+    BayesianCompletion: {"load", "predict", "score_hidden", "training_model"},
+    BayesianDecoder: {"load"},
+    CodeAndUnits: {"decode", "mean_network"},
+    CodeAndWeights: {"theta"},
+    DeepImagePrior: {"complete", "squash"},
+    GaussianProcess: {"completion", "exact_posterior", "fit", "pixel_posterior"},
+    LatentCode: {"pixel_law", "prior"},
+    LinearGaussian: {"exact_posterior", "fit"},
+    PixelConstrained: {"constrained_law", "cross_entropies", "load", "overwritten", "save"},
+    PluralisticConditional: {"load", "score_hidden", "training_guide", "training_model"},
+    PluralisticJoint: {"load"},
+    PluralisticTwoPath: {"load", "score_whole", "training_guide", "training_model", "two_paths"},
+}
+
+#: Those that complete no image under a name of their own in the catalogue, and why.
+UNNAMED = {
+    BayesianDecoder: "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
+    CodeAndWeights: "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
+    VariationalAutoencoder: "trained on many images; one image is completed by LatentCode, vae",
+}

@@ -71,7 +71,7 @@ def test_grid_is_wide_and_fine_enough(digits_model, held_out):
     assert coarse.modes()[1] == pytest.approx(fine.modes()[1], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", pretrained.NAMES)
+@pytest.mark.parametrize("name", ["digits-vae-2d", "fashion-mnist-vae"])
 @pytest.mark.parametrize("prior", [None, "wide", "bounded"])
 def test_closed_form_equals_the_model(name, prior):
     decoder = pretrained.load(name)

@@ -1,5 +1,6 @@
 """One name, one model: nothing public without a name, and each name makes what its entry says."""
 
+import importlib
 import inspect
 import pickle
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from registry import UNNAMED
 
 from posterior_inpainting import inference, models
 from posterior_inpainting.inference import MAP, Approach, ChEES, Exact, Method, Nested, catalogue, infer
@@ -17,21 +19,35 @@ from posterior_inpainting.inference.catalogue import (
     MODELS,
     PRIORS,
     Entry,
+    making,
     written,
 )
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.models import ImageModel, Observation, datasets, geology, observations, pretrained
 
 ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text()
 
-#: Public models that complete no image under a name of their own, and why.
-UNNAMED = {
-    "BayesianDecoder": "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
-    "CodeAndWeights": "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
-    "VariationalAutoencoder": "trained on many images; one image is completed by LatentCode, vae",
-}
 #: Public mask makers that draw many masks to train on.
 MANY = {"random_masks"}
+#: Masks as they are written, and what they are: at least one of each kind.
+WRITTEN_MASKS = [
+    ("box:1,2,3,4", lambda s: observations.box(s, 1, 2, 3, 4)),
+    ("half:left", lambda s: observations.half(s, "left")),
+    ("strokes:2,3", lambda s: observations.strokes(s, 2, 3)),
+    ("strokes:2,3,7", lambda s: observations.strokes(s, 2, 3, 7)),
+    ("blobs:2", lambda s: observations.blobs(s, 2)),
+    ("blobs:2,7", lambda s: observations.blobs(s, 2, 7)),
+    ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
+    ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
+    ("grid:3", lambda s: observations.grid(s, 3)),
+    ("wells:3", lambda s: geology.wells(s, 3)),
+    ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
+    ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
+    ("channels:1", lambda s: observations.channels(s, 1)),
+    ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
+    ("channels:2,1,0", lambda s: observations.channels(s, [0, 1, 2])),
+]
 
 
 def made(name):
@@ -42,6 +58,21 @@ def made(name):
     shape = entry.shape or (1, 8, 8)
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     return catalogue.build(name, Observation(image, observations.scatter(shape, 0.3))).model
+
+
+def modules_of(package):
+    """Names of all modules in a folder."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return [
+        ".".join(("posterior_inpainting", *f.relative_to(ROOT).with_suffix("").parts))
+        for f in files
+        if f.stem != "__init__"
+    ]
+
+
+def makes_masks(value):
+    """Whether something is a function from the shape of an image."""
+    return inspect.isfunction(value) and list(inspect.signature(value).parameters)[:1] == ["shape"]
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +95,96 @@ class TestNothingIsForgotten:
             f"{', '.join(sorted(missing))} has no name: add a MethodEntry to inference/catalogue/methods.py"
         )
 
+    def test_methods_have_rows_in_the_readme(self):
+        lines = [line for line in README.splitlines() if line.startswith("| `")]
+        kinds = {type(one.make()).__name__ for one in METHODS.values()}
+        missing = {kind for kind in kinds if not any(f"`{kind}(" in line for line in lines)}
+        assert not missing, f"{', '.join(sorted(missing))} has no row in the table of methods of README.md"
+
+    def test_files_of_models_and_methods_export_them(self):
+        """A class that stands in a file, and is not public, is in no list that another test could read."""
+        for package, base, module in (
+            ("models", ImageModel, models),
+            ("inference/methods", Method, inference),
+        ):
+            found = {
+                kind
+                for name in modules_of(package)
+                for kind in vars(importlib.import_module(name)).values()
+                if inspect.isclass(kind) and issubclass(kind, base) and kind.__module__ == name
+            }
+            concrete = {
+                kind.__name__
+                for kind in found - {base}
+                if not kind.__name__.startswith("_") and not inspect.isabstract(kind)
+            }
+            missing = concrete - set(vars(module))
+            assert not missing, (
+                f"{', '.join(sorted(missing))} is not exported: add it to {module.__name__.split('.')[1]}/__init__.py"
+            )
+
+    def test_what_is_made_has_an_entry(self):
+        """A function of making.py that no entry calls makes no model."""
+        makers = {value for value in vars(making).values() if inspect.isfunction(value)}
+        public = {
+            maker.__name__
+            for maker in makers
+            if maker.__module__ == making.__name__ and maker.__name__[0] != "_"
+        }
+        used = {getattr(one.make, "func", one.make).__name__ for one in MODELS.values()}
+        assert not public - used, (
+            f"making.{', making.'.join(sorted(public - used))} makes no model: add an Entry to "
+            "inference/catalogue/compared.py or models.py"
+        )
+
     def test_models(self, kinds):
         public = {
             name
             for name, value in vars(models).items()
             if inspect.isclass(value) and issubclass(value, ImageModel) and value is not ImageModel
         }
-        missing = public - set(kinds.values()) - set(UNNAMED)
+        unnamed = {kind.__name__ for kind in UNNAMED}
+        missing = public - set(kinds.values()) - unnamed
         assert not missing, (
             f"{', '.join(sorted(missing))} has no name: add how it is made to inference/catalogue/making.py and an "
-            "Entry to inference/catalogue/models.py, or a reason to UNNAMED in this test"
+            "Entry to inference/catalogue/models.py, or a reason to UNNAMED of tests/registry.py"
         )
-        assert not set(UNNAMED) & set(kinds.values()), "a model with a name needs no reason in UNNAMED"
+        assert not unnamed & set(kinds.values()), (
+            "a model with a name needs no reason in UNNAMED of tests/registry.py"
+        )
 
-    def test_masks(self):
+    def test_mask_makers(self):
         makers = {
             name
             for module in (observations, geology)
             for name in module.__all__
-            if inspect.isfunction(value := getattr(module, name))
-            and list(inspect.signature(value).parameters)[:1] == ["shape"]
+            if makes_masks(getattr(module, name))
         }
         assert {"box", "wells"} <= makers
+        files = ["posterior_inpainting.models.observations", *modules_of("models/geology")]
+        defined = {
+            name
+            for file in files
+            for name, value in vars(importlib.import_module(file)).items()
+            if makes_masks(value) and value.__module__ == file and name[0] != "_"
+        }
+        assert not defined - makers, (
+            f"{', '.join(sorted(defined - makers))} is not public: add it to __all__ of models/observations.py or of "
+            "models/geology/__init__.py"
+        )
         missing = makers - MANY - set(MASKS)
         assert not missing, (
             f"{', '.join(sorted(missing))} has no name: add a MaskEntry to inference/catalogue/masks.py"
+        )
+
+    def test_masks_are_tried_and_stand_in_the_readme(self):
+        untried = set(MASKS) - {spec.split(":")[0] for spec, _ in WRITTEN_MASKS}
+        assert not untried, (
+            f"{', '.join(sorted(untried))} has no row in WRITTEN_MASKS of {Path(__file__).name}"
+        )
+        unwritten = {name for name in MASKS if f"`{name}:" not in README}
+        assert not unwritten, (
+            f"{', '.join(sorted(unwritten))} is not in README.md, after 'A mask is given as'"
         )
 
     def test_priors(self):
@@ -98,15 +194,21 @@ class TestNothingIsForgotten:
         assert not missing, (
             f"{', '.join(sorted(missing))} is bundled without a name: add a PriorEntry to inference/catalogue/priors.py"
         )
-        assert set(PRIORS) == set(pretrained.NAMES + pretrained.RANDOM_WEIGHTS + pretrained.SETS)
+        absent = set(PRIORS) - set(pretrained.names())
+        assert not absent, (
+            f"{', '.join(sorted(absent))} has no files: run `posterior-inpainting train NAME --out "
+            "models/networks/weights`"
+        )
+        words = re.findall(r"`([\w-]+)`", README)  # the README shortens a name to its last words: `-binary`
+        untold = {n for n in bundled if not any(n == w or (w[0] == "-" and n.endswith(w)) for w in words)}
+        assert not untold, f"{', '.join(sorted(untold))} is not among the bundled networks of README.md"
         unused = bundled - {prior for one in MODELS.values() for prior in one.priors}
         assert not unused, (
             f"no model is made of {', '.join(sorted(unused))}: add an Entry to inference/catalogue/models.py"
         )
 
     def test_approaches_stand_in_the_readme(self):
-        text = (ROOT / "README.md").read_text()
-        rows = set(re.findall(r"^\| ([\w-]+)(?: \(restarts\))? \| [\d.]+ \|", text, re.MULTILINE))
+        rows = set(re.findall(r"^\| ([\w-]+)(?: \(restarts\))? \| [\d.]+ \|", README, re.MULTILINE))
         missing = set(APPROACHES) - rows
         assert not missing, (
             f"{', '.join(sorted(missing))} has no row in the comparison of README.md: run `make compare`, and copy its "
@@ -235,23 +337,7 @@ class TestMasks:
 
     @pytest.mark.parametrize(
         ("spec", "expected"),
-        [
-            ("box:1,2,3,4", lambda s: observations.box(s, 1, 2, 3, 4)),
-            ("half:left", lambda s: observations.half(s, "left")),
-            ("strokes:2,3", lambda s: observations.strokes(s, 2, 3)),
-            ("strokes:2,3,7", lambda s: observations.strokes(s, 2, 3, 7)),
-            ("blobs:2", lambda s: observations.blobs(s, 2)),
-            ("blobs:2,7", lambda s: observations.blobs(s, 2, 7)),
-            ("scatter:0.3", lambda s: observations.scatter(s, 0.3)),
-            ("scatter:0.3,7", lambda s: observations.scatter(s, 0.3, 7)),
-            ("grid:3", lambda s: observations.grid(s, 3)),
-            ("wells:3", lambda s: geology.wells(s, 3)),
-            ("wells:3,7", lambda s: geology.wells(s, 3, 7)),
-            ("columns:3,7", lambda s: geology.columns(s, 3, 7)),
-            ("channels:1", lambda s: observations.channels(s, 1)),
-            ("channels:0,2", lambda s: observations.channels(s, [0, 2])),
-            ("channels:2,1,0", lambda s: observations.channels(s, [0, 1, 2])),
-        ],
+        WRITTEN_MASKS,
     )
     def test_masks(self, spec, expected):
         assert torch.equal(catalogue.mask(spec, self.shape), expected(self.shape))
