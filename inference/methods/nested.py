@@ -98,6 +98,11 @@ class Nested(Method):
         return "restarts" if self.within.draws_are == "restarts" else "particles"
 
     @property
+    def is_approximate(self) -> bool:  # type: ignore[override]
+        """Whether it is the cut posterior, which is another law than p(z, theta | x~)."""
+        return self.cut
+
+    @property
     def label(self) -> str:
         """What the result is called."""
         return "cut posterior" if self.cut else "nested"
