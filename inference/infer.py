@@ -206,6 +206,7 @@ def sample(
 
     Examples
     --------
+    >>> import pyro
     >>> import pyro.distributions as dist
     >>> from posterior_inpainting.inference import ChEES, sample
     >>> def coin(heads):

@@ -125,7 +125,7 @@ class TwoStage(Method):
         z = alone.latents["z"]
         density = Potential(Problem(model, problem.args), groups=groups)
         target = Whitened(density, "z", z.flatten(1, 2))
-        second = plan.part("code and weights")
+        second = plan.part("code-and-weights")
         # Each chain goes on from its last code, with the weights as q(theta | D) has them.
         generator = second.streams.generator("weights", device=z.device)
         shape = (*z.shape[:2], density.dim - model.latent)

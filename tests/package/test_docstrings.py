@@ -37,7 +37,7 @@ def test_examples(name, tmp_path, monkeypatch):
 
 def test_examples_are_found():
     module = importlib.import_module("posterior_inpainting.models.observations")
-    assert doctest.testmod(module).attempted > 10
+    assert doctest.testmod(module).attempted > 5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ ORDER = (
     ("density",),
     ("results",),
     ("methods",),
+    ("execution",),
     ("infer",),
     ("evaluation",),
     ("training",),

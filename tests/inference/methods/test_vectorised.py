@@ -288,7 +288,7 @@ class TestBrokenSamplersFail:
 
         monkeypatch.setattr("posterior_inpainting.inference.methods.chees.metropolis", nearly_always)
         with pytest.raises(AssertionError, match=r"biased|not mixing"):
-            self.check(ChEES(warmup=200), 400)
+            self.check(ChEES(warmup=200, target_acceptance=0.4), 400)
 
     def test_wrong_use_of_the_mass_matrix(self, monkeypatch):
         """Scales used in the drift but not in the kick: the kinetic energy is another than the momenta's."""
