@@ -79,4 +79,5 @@ MODELS = [value.__name__ for value in CLASSES if issubclass(value, ImageModel) a
 @pytest.mark.parametrize("name", MODELS)
 def test_every_public_model_has_its_line_in_the_readme(name):
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert [line for line in lines if line.startswith("|") and f"`{name}" in line]
+    rows = [line for line in lines if line.startswith("|") and f"`{name}" in line]
+    assert rows, f"{name} has no row in the table of models of README.md"

@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WORDS = sorted(set(re.findall(r"`([^`\n]+)`", (ROOT / "CONTRIBUTING.md").read_text())))
-PATHS = [word for word in WORDS if re.fullmatch(r"[\w/]+(/\w+|\.md|\.py)", word) and "NAME" not in word]
+#: What is made by whoever follows it is not there yet.
+MADE = "table.md", "models/NAME.py", "inference/methods/NAME.py"
+PATHS = [word for word in WORDS if re.fullmatch(r"\w+(/\w+)*(/\w+|\.md|\.py)", word) and word not in MADE]
 TESTS = [word for word in WORDS if re.fullmatch(r"test_\w+", word)]
 
 
