@@ -269,6 +269,7 @@ class TestInference:
         assert not (first == other).any()
         assert torch.equal(torch.get_rng_state(), before)
 
+    @pytest.mark.long
     def test_nuts_agrees(self, half):
         """In anyone's Pyro code; the noise is large so that short trajectories do."""
         model = GaussianProcess(SquaredExponential(0.7), (1, 8, 8), mean=0.3, covariance=0.1, noise=0.2)

@@ -32,6 +32,7 @@ def log_joint(model, z, image, mask):
     return poutine.trace(poutine.condition(model, {"z": z})).get_trace(image, mask).log_prob_sum()
 
 
+@pytest.mark.long
 def test_nuts_agrees_with_the_grid_where_there_is_one_mode(digits_model, held_out):
     image = held_out[3]
     grid = Grid.of(digits_model, image, HALF)
@@ -40,6 +41,7 @@ def test_nuts_agrees_with_the_grid_where_there_is_one_mode(digits_model, held_ou
     assert_moments(idata.posterior["z"], *grid.moments())
 
 
+@pytest.mark.long
 def test_single_start_nuts_misses_a_mode(digits_model, held_out):
     """A documented failure: 44 % of the mass lies in a second mode that a chain started in the first never sees.
 

@@ -52,7 +52,17 @@ def test_there_are_notebooks():
     assert len(NOTEBOOKS) >= 2
 
 
-@each_notebook
+#: Run by `make test` too: seconds each.
+QUICK = ("03_several_modes", "06_bayes_by_backprop")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.long])
+        for path in NOTEBOOKS
+    ],
+)
 def test_runs(path, kernel, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

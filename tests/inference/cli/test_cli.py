@@ -409,6 +409,7 @@ class TestList:
         assert "networks" in error
 
 
+@pytest.mark.long
 def test_complete_gives_the_numbers_of_compare(run, tmp_path):
     """Each of these rows of a comparison is made again for one image, its seed given."""
     names = ("gaussian-process", "vae-amortised", "yeh", "pluralistic-conditional")
@@ -473,6 +474,7 @@ class TestCalibrate:
         with Pillow.open(folder / "ranks.png") as picture:
             assert min(picture.size) > 100
 
+    @pytest.mark.long
     def test_a_wrong_posterior_is_called_so(self, run):
         words = ("--model", "digits-vae-2d", "--method", "amortised", "--datasets", "150", "--out", "out")
         code, out, _ = run(*self.WORDS, *words)

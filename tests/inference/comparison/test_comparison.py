@@ -269,6 +269,7 @@ class TestResuming:
         again = compare(some, images, MASKS, store=tmp_path, progress=False)
         assert whole["draws"].equals(again["draws"])
 
+    @pytest.mark.long
     def test_a_killed_run_goes_on(self, tmp_path):
         """SIGKILL in the middle; the second run reads what the first has done and ends with the same numbers."""
         script = tmp_path / "run.py"
@@ -315,6 +316,7 @@ class TestResuming:
         ):
             compare({"bad": bad}, images[:1], MASKS, jobs=2, progress=False)
 
+    @pytest.mark.long
     def test_processes_side_by_side_give_the_same(self, approaches, images):
         some = {name: approaches[name] for name in ("amortised", "restarts")}
         one = compare(some, images[:2], MASKS, progress=False)

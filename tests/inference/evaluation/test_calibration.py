@@ -133,8 +133,8 @@ class TestRightPosteriorsPass:
         [
             (ChEES(warmup=100), 60, 40, 16),
             (TemperedSMC(), 25, 400, 1),
-            (TemperedSMC(), 12, 200, 4),
-            (ParallelTempering(temperatures=5, warmup=60), 20, 50, 8),
+            pytest.param(TemperedSMC(), 12, 200, 4, marks=pytest.mark.long),
+            pytest.param(ParallelTempering(temperatures=5, warmup=60), 20, 50, 8, marks=pytest.mark.long),
         ],
         ids=["ChEES", "TemperedSMC", "TemperedSMC in replicates", "ParallelTempering"],
     )

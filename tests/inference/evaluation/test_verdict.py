@@ -329,6 +329,7 @@ class TestParticles:
         assert "incomplete run: interrupted" in str(stopped)
 
 
+@pytest.mark.long
 def test_several_modes_of_a_real_posterior(digits_model):
     from posterior_inpainting.models import datasets
 

@@ -106,7 +106,11 @@ class TestAllWeights:
 
     @pytest.mark.parametrize(
         "method",
-        [ChEES(warmup=150), MALA(warmup=200), Alternating(warmup=150, steps=5)],
+        [
+            ChEES(warmup=150),
+            pytest.param(MALA(warmup=200), marks=pytest.mark.long),
+            Alternating(warmup=150, steps=5),
+        ],
         ids=lambda m: type(m).__name__,
     )
     def test_agrees_with_the_grid(self, trained, seen, truth, method):

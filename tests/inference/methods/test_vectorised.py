@@ -134,6 +134,7 @@ def test_plain_hmc_does_not():
 
 
 @pytest.mark.parametrize(("index", "mask"), SEVERAL_MODES, ids=("box", "right half"))
+@pytest.mark.long
 def test_tempered_methods_against_the_grid(digits_model, index, mask):
     image = datasets.load("digits")[index]
     grid = Grid.of(digits_model, image, mask)
@@ -183,6 +184,7 @@ def funnel():
     pyro.sample("x", dist.Normal(torch.zeros(9), (v / 2).exp()).to_event(1))
 
 
+@pytest.mark.long
 def test_neals_funnel_is_a_documented_failure():
     """No one step size serves neck and mouth: the neck is missed, and the energy diagnostics say so."""
     idata = draw(funnel, (ChEES(warmup=150, max_steps=32), 150, 64))
@@ -280,6 +282,7 @@ class TestBrokenSamplersFail:
         with pytest.raises(AssertionError, match=r"biased|not mixing"):
             self.check()
 
+    @pytest.mark.long
     def test_missing_metropolis_step(self, monkeypatch):
         original = trajectory.metropolis
 

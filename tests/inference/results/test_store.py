@@ -99,6 +99,7 @@ def test_resumed_run_is_bit_identical(method, tmp_path, monkeypatch, iterations)
     assert same(run(method, store), expected)  # a finished store gives its draws back
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(tmp_path):
     """`kill -9` of another process, several times over, until it comes to its end."""
     script = tmp_path / "script.py"
