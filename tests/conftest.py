@@ -15,7 +15,9 @@ with warnings.catch_warnings():  # ArviZ 0.23 announces ArviZ 1 when it is first
     warnings.simplefilter("ignore", FutureWarning)
     import arviz  # noqa: F401
 
-from posterior_inpainting.models import LatentCode, LinearGaussian, datasets, pretrained
+from digit import HALF
+
+from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, datasets, pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,23 @@ def _fresh_state():
 @pytest.fixture(scope="session")
 def digits():
     return datasets.load("digits", split="train")
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A digit that nothing was fitted to; never written into."""
+    return datasets.load("digits")[0]
+
+
+@pytest.fixture(scope="session")
+def mask():
+    """See its upper half."""
+    return HALF
+
+
+@pytest.fixture(scope="session")
+def seen(image, mask):
+    return Observation(image, mask)
 
 
 @pytest.fixture(scope="session")

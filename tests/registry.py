@@ -1,6 +1,7 @@
 """All that the tests know of each public model: how it is made small, and what is special about it."""
 
 import torch
+from digit import SHAPE
 
 from posterior_inpainting.models import (
     BayesianCompletion,
@@ -33,8 +34,6 @@ from posterior_inpainting.models.networks import (
     PluralisticDecoder,
     PluralisticEncoder,
 )
-
-SHAPE = (1, 8, 8)
 
 
 def _bayesian_decoder():

@@ -3,11 +3,12 @@
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from registry import MODELS, OWN, SHAPE
 
-from posterior_inpainting.models import ImageModel, LatentCode, datasets, observations, pretrained
+from posterior_inpainting.models import ImageModel, LatentCode, datasets, pretrained
 from posterior_inpainting.models.abilities import Abilities, JointDensity
 from posterior_inpainting.models.networks.decoder import Decoder, PlainDecoder, as_decoder
 
@@ -63,7 +64,7 @@ class TestNames:
 
 @pytest.mark.parametrize("kind", PARAMETERS)
 class TestTypes:
-    IMAGE, MASK = datasets.load("digits")[0], observations.half(SHAPE, hide="bottom")
+    IMAGE, MASK = datasets.load("digits")[0], HALF
 
     def shapes(self, model):
         """Event shape of each latent site."""

@@ -6,6 +6,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF, SHAPE
 from pyro import poutine
 from pyro.infer import Predictive
 from statistics_of_draws import assert_moments
@@ -27,8 +28,6 @@ from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, poster
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.random_weights.weight_priors import Gaussian
 
-SHAPE = (1, 8, 8)
-MASK = observations.half(SHAPE, hide="bottom")
 FOLDER = pretrained._bundled()
 
 
@@ -54,7 +53,7 @@ def completion(**settings):
 class TestDecoder:
     def test_density_is_that_of_weights_codes_and_seen_pixels(self, images):
         model = decoder()
-        trace = poutine.trace(model).get_trace(images, MASK)
+        trace = poutine.trace(model).get_trace(images, HALF)
         weights = {
             n.removeprefix("decoder."): trace.nodes[n]["value"] for n in trace.stochastic_nodes if n != "z"
         }
@@ -65,7 +64,7 @@ class TestDecoder:
         law = dist.Normal(*network.mean_and_scale(z))
         by_hand = sum(dist.Normal(0.0, 0.5).log_prob(w).sum() for w in weights.values())
         by_hand = by_hand + dist.Normal(0.0, 1.0).log_prob(z).sum()
-        by_hand = by_hand + law.log_prob(images)[MASK.expand(images.shape)].sum()
+        by_hand = by_hand + law.log_prob(images)[HALF.expand(images.shape)].sum()
         torch.testing.assert_close(trace.log_prob_sum(), by_hand)
         assert z.shape == (6, 2)
 
@@ -81,7 +80,7 @@ class TestDecoder:
     def test_many_draws_at_once_equal_each_alone(self, images, make):
         model = make()
         for image in (images[0], images):
-            problem = Problem(model, (image, MASK))
+            problem = Problem(model, (image, HALF))
             nesting = plate_nesting(problem)
             guided = batched_trace(model.guide, problem, 5, nesting)
             together = batched_trace(model, problem, 5, nesting, guided).nodes["completion"]["value"]
@@ -91,7 +90,7 @@ class TestDecoder:
                     for n, s in guided.nodes.items()
                     if s["type"] == "sample" and n not in ("images", "_draws")
                 }
-                alone = poutine.trace(poutine.condition(model, data=data)).get_trace(image, MASK)
+                alone = poutine.trace(poutine.condition(model, data=data)).get_trace(image, HALF)
                 torch.testing.assert_close(
                     together[i].reshape(image.shape), alone.nodes["completion"]["value"], rtol=1e-4, atol=1e-5
                 )
@@ -101,8 +100,8 @@ class TestDecoder:
         model, found = make(), []
         for fill in (0.0, 0.7, torch.nan):
             torch.manual_seed(1)
-            trace = poutine.trace(model).get_trace(torch.where(MASK, images[0], fill), MASK)
-            guided = poutine.trace(model.guide).get_trace(torch.where(MASK, images[0], fill), MASK)
+            trace = poutine.trace(model).get_trace(torch.where(HALF, images[0], fill), HALF)
+            guided = poutine.trace(model.guide).get_trace(torch.where(HALF, images[0], fill), HALF)
             found.append(tuple(t.log_prob_sum().item() for t in (trace, guided)))
         assert np.isfinite(found).all()
         assert len(set(found)) == 1
@@ -160,47 +159,47 @@ class TestDecoder:
 class TestCompletion:
     def test_exact_draws_are_networks_and_their_pixels(self, images):
         model = completion()
-        seen = Observation(images[0], MASK)
+        seen = Observation(images[0], HALF)
         posterior = infer(model, seen, Exact(), draws=500, chains=4, progress=False)
         assert posterior.attrs["draws_are"] == "independent"
         with torch.no_grad():
             torch.manual_seed(9)
-            law = model.network.forward_with(model.network.draw_weights(20_000), seen.image, MASK)
-        mean, scale = (v[:, ~MASK].double() for v in law)
-        drawn = posterior.posterior_predictive["image"].to_numpy()[..., ~MASK.numpy()]
+            law = model.network.forward_with(model.network.draw_weights(20_000), seen.image, HALF)
+        mean, scale = (v[:, ~HALF].double() for v in law)
+        drawn = posterior.posterior_predictive["image"].to_numpy()[..., ~HALF.numpy()]
         total = (mean.var(0) + scale.square().mean(0)).sqrt()
         assert_moments(drawn, mean.mean(0), total, independent=True, errors=6)
-        kept = posterior.posterior_predictive["image"].to_numpy()[..., MASK.numpy()]
-        np.testing.assert_array_equal(kept, np.broadcast_to(images[0][MASK].numpy(), kept.shape))
+        kept = posterior.posterior_predictive["image"].to_numpy()[..., HALF.numpy()]
+        np.testing.assert_array_equal(kept, np.broadcast_to(images[0][HALF].numpy(), kept.shape))
 
     def test_without_the_weights_spread_the_draws_are_too_narrow(self, images):
         model = completion()
         with torch.no_grad():
-            mean, scale = model.network.forward_with(model.network.draw_weights(2000), images[0], MASK)
-            total = (mean.var(0) + scale.square().mean(0)).sqrt()[~MASK]
-            narrow = model.network.mean(images[0], MASK)[1][~MASK] * torch.randn(1, 2000, int((~MASK).sum()))
+            mean, scale = model.network.forward_with(model.network.draw_weights(2000), images[0], HALF)
+            total = (mean.var(0) + scale.square().mean(0)).sqrt()[~HALF]
+            narrow = model.network.mean(images[0], HALF)[1][~HALF] * torch.randn(1, 2000, int((~HALF).sum()))
         with pytest.raises(AssertionError, match="biased"):
             assert_moments(narrow, np.zeros(len(total)), total, independent=True)
 
     def test_seen_pixels_choose_no_network(self, images):
         model = completion()
         torch.manual_seed(0)
-        first = model.guide(images[0], MASK)["decoder.mean_head.bias"]
+        first = model.guide(images[0], HALF)["decoder.mean_head.bias"]
         torch.manual_seed(0)
-        assert torch.equal(first, model.guide(images[1], ~MASK)["decoder.mean_head.bias"])
+        assert torch.equal(first, model.guide(images[1], ~HALF)["decoder.mean_head.bias"])
 
     def test_training_scores_hidden_pixels_alone(self, images):
         model = completion()
         data = {f"network.{path}": w for path, w in model.network.guide().items()}
         with torch.no_grad():
             mean, scale = model._complete(
-                {k.removeprefix("network."): v for k, v in data.items()}, images, MASK.expand(images.shape)
+                {k.removeprefix("network."): v for k, v in data.items()}, images, HALF.expand(images.shape)
             )
         scored = poutine.trace(poutine.condition(model.training_model, data=data)).get_trace(
-            images, MASK.expand(images.shape)
+            images, HALF.expand(images.shape)
         )
         scored.compute_log_prob()
-        by_hand = dist.Normal(mean, scale).log_prob(images)[~MASK.expand(images.shape)].sum()
+        by_hand = dist.Normal(mean, scale).log_prob(images)[~HALF.expand(images.shape)].sum()
         torch.testing.assert_close(scored.nodes["image"]["log_prob_sum"], by_hand)
 
     def test_learns_to_complete(self):
@@ -216,10 +215,10 @@ class TestCompletion:
         model.eval()
         with torch.no_grad():
             mean, _ = model.network.forward_with(
-                model.network.draw_weights(10), torch.where(MASK, test, 0.0), MASK.expand(test.shape)
+                model.network.draw_weights(10), torch.where(HALF, test, 0.0), HALF.expand(test.shape)
             )
-        error = (mean.mean(0) - test)[:, ~MASK].square().mean().sqrt()
-        trivial = (data.mean(0) - test)[:, ~MASK].square().mean().sqrt()
+        error = (mean.mean(0) - test)[:, ~HALF].square().mean().sqrt()
+        trivial = (data.mean(0) - test)[:, ~HALF].square().mean().sqrt()
         assert error < 0.9 * trivial
 
 

@@ -40,16 +40,6 @@ def model(request):
     return MODELS[request.param]()
 
 
-@pytest.fixture
-def image(model):
-    return datasets.load("digits")[0]
-
-
-@pytest.fixture
-def mask():
-    return observations.half(SHAPE, hide="bottom")
-
-
 def trace(model, image, mask):
     return poutine.trace(model).get_trace(image, mask)
 
@@ -203,11 +193,9 @@ class TestBarePyro:
         assert drawn["completion"].reshape(6, *SHAPE).isfinite().all()
 
 
-def test_parameter_store_stays_empty_after_infer(digits_model):
+def test_parameter_store_stays_empty_after_infer(digits_model, seen):
     from posterior_inpainting.inference import Variational, infer
 
-    image = datasets.load("digits")[0]
-    seen = models.Observation(image, observations.half(SHAPE, hide="bottom"))
     infer(digits_model, seen, Variational(), draws=2, chains=1, progress=False)
     assert not list(pyro.get_param_store().keys())
 

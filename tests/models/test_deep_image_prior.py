@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from digit import SHAPE
 from statistics_of_draws import assert_moments
 from torch import nn
 
@@ -10,11 +11,9 @@ from posterior_inpainting.inference import MALA, MAP, ULA, ChEES, Variational, i
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
-from posterior_inpainting.models import DeepImagePrior, Observation, datasets, observations
+from posterior_inpainting.models import DeepImagePrior, datasets
 from posterior_inpainting.models.images import available_memory
 from posterior_inpainting.models.networks import Hourglass, Layers
-
-SHAPE = (1, 8, 8)
 
 
 class Linear(nn.Module):
@@ -28,16 +27,6 @@ class Linear(nn.Module):
 
     def forward(self):
         return torch.tensordot(self.weight, self.features, 1)
-
-
-@pytest.fixture(scope="module")
-def image():
-    return datasets.load("digits")[0]
-
-
-@pytest.fixture(scope="module")
-def seen(image):
-    return Observation(image, observations.half(SHAPE, hide="bottom"))
 
 
 def hourglass(**settings):

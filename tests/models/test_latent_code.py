@@ -4,6 +4,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF
 from pyro import poutine
 from statistics_of_draws import assert_moments
 from targets import Grid
@@ -19,8 +20,6 @@ from posterior_inpainting.models import (
     observations,
     pretrained,
 )
-
-HALF = observations.half((1, 8, 8), hide="bottom")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from digit import SHAPE
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
@@ -25,7 +26,6 @@ from posterior_inpainting.models.networks.constraint import ConstraintNetwork
 from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
 from posterior_inpainting.models.pixel_constrained import PixelConstrained
 
-SHAPE = (1, 8, 8)
 LAWS = {
     "binary": (1, CategoricalPixels(2)),
     "16 levels": (1, CategoricalPixels(16)),
@@ -47,16 +47,6 @@ def pair(channels=1, law=None, side=8, code=0, constraint=True, scale=0.4, **opt
     encoder = MaskedEncoder(code, shape, (8,)) if code else None
     model = PixelConstrained(prior, second, law=law, encoder=encoder, **options)
     return model.requires_grad_(False).eval()
-
-
-@pytest.fixture
-def image():
-    return datasets.load("digits")[0]
-
-
-@pytest.fixture
-def mask():
-    return observations.half(SHAPE, hide="bottom")
 
 
 class TestImageLaw:

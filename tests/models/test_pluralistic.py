@@ -7,6 +7,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF, SHAPE
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.optim import Adam
@@ -35,9 +36,6 @@ from posterior_inpainting.models.pluralistic import (
     PluralisticTwoPath,
     prior_scale,
 )
-
-SHAPE = (1, 8, 8)
-HALF = observations.half(SHAPE, hide="bottom")
 
 
 def two_path():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from digit import HALF, SHAPE
 
 from posterior_inpainting.inference import (
     MALA,
@@ -39,9 +40,8 @@ from posterior_inpainting.models import (
     pretrained,
 )
 
-SHAPE = (1, 8, 8)
 MASKS = {
-    "half:bottom": observations.half(SHAPE, hide="bottom"),
+    "half:bottom": HALF,
     "scatter:0.3": observations.scatter(SHAPE, 0.3),
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from digit import HALF
 
 from posterior_inpainting.inference import (
     MALA,
@@ -28,7 +29,6 @@ from posterior_inpainting.inference.evaluation.held_out import score_real, summa
 from posterior_inpainting.inference.evaluation.uniformity import uniformity
 from posterior_inpainting.models import Observation, datasets, observations
 
-HALF = observations.half((1, 8, 8), hide="bottom")
 QUIET = {"mask": HALF, "progress": False}
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from digit import HALF
 
 from posterior_inpainting.inference import (
     MAP,
@@ -23,8 +24,6 @@ from posterior_inpainting.inference.methods.loop import ENDINGS
 from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
 from posterior_inpainting.models import LatentCode, Observation, PluralisticTwoPath, observations, pretrained
 from posterior_inpainting.models.networks.pluralistic import PluralisticDecoder, PluralisticEncoder
-
-HALF = observations.half((1, 8, 8), hide="bottom")
 
 
 def judged_data(values, stats=None, **attrs):

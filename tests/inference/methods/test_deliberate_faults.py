@@ -5,6 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF, SHAPE
 from scipy.optimize import minimize_scalar
 from statistics_of_draws import assert_moments
 
@@ -22,7 +23,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods import chees, optimum, tempering
 from posterior_inpainting.inference.methods.kernel import KernelProcess
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models import LatentCode, Observation, observations, pretrained
+from posterior_inpainting.models import LatentCode, Observation, pretrained
 
 BANANA = dist.Normal(0.0, 1.0), 0.5, 0.8
 
@@ -201,7 +202,7 @@ def test_starts_outside_the_support_of_the_data_are_drawn_again():
 
 def test_yehs_weights_are_no_evidence():
     model = LatentCode(pretrained.load("digits-vae-2d"), prior_weight=10.0)
-    seen = Observation(torch.rand(1, 8, 8), observations.half((1, 8, 8), hide="bottom"))
+    seen = Observation(torch.rand(SHAPE), HALF)
     idata = infer(model, seen, TemperedSMC(), draws=64, chains=2, progress=False)
     assert idata.attrs["density"] == "pseudo-posterior"
     assert "log_evidence" not in idata.attrs

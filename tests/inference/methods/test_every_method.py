@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF, SHAPE
 
 from posterior_inpainting import inference
 from posterior_inpainting.inference import (
@@ -41,13 +42,9 @@ from posterior_inpainting.models import (
     Observation,
     WeightDraws,
     datasets,
-    observations,
     pretrained,
 )
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-
-SHAPE = (1, 8, 8)
-MASK = observations.half(SHAPE, hide="bottom")
 
 #: Every public method, small: label -> the method, and the model that it is tried on.
 METHODS = {
@@ -121,7 +118,7 @@ def run(name, models, image):
 
     def one(image=image, seed=0, **options):
         options = {"draws": 12, "chains": 4, "progress": False} | options
-        return infer(models[model], Observation(image, MASK), method, seed=seed, **options)
+        return infer(models[model], Observation(image, HALF), method, seed=seed, **options)
 
     return one
 
@@ -145,7 +142,7 @@ def test_same_seed_same_draws(run):
 def test_hidden_pixels_are_never_read(run, image):
     reference = run()
     for fill in (torch.rand(image.shape), torch.full(image.shape, float("nan"))):
-        assert same(reference, run(torch.where(MASK, image, fill)))
+        assert same(reference, run(torch.where(HALF, image, fill)))
 
 
 def test_callers_generators_and_parameters_are_left_alone(run):
@@ -327,7 +324,7 @@ def test_deterministic_sites_are_in_the_result():
 
 def test_many_images_at_once_or_a_clear_refusal(name, models, image):
     method, model = METHODS[name]
-    seen = [Observation(image, MASK), Observation(datasets.load("digits")[6], ~MASK)]
+    seen = [Observation(image, HALF), Observation(datasets.load("digits")[6], ~HALF)]
     options = {"draws": 12, "chains": 4, "progress": False}
     if not method.runs_together:
         with pytest.raises(ValueError, match="draws from one posterior at a time"):
@@ -336,10 +333,10 @@ def test_many_images_at_once_or_a_clear_refusal(name, models, image):
     first, second = infer_many(models[model], seen, method, **options)
     assert (first.attrs["method"], first.attrs["draws_are"]) == (method.label, method.draws_are)
     assert ("ess_per_second" in first.attrs) == (method.draws_are == "markov")
-    shown = second.posterior_predictive["image"].to_numpy()[..., ~MASK.numpy()]
-    assert (shown == seen[1].image[~MASK].numpy()).all()
+    shown = second.posterior_predictive["image"].to_numpy()[..., ~HALF.numpy()]
+    assert (shown == seen[1].image[~HALF].numpy()).all()
 
 
 def test_a_class_is_no_method(models, image):
     with pytest.raises(ValueError, match=r"method is a .*NUTS.*; expected one such as NUTS"):
-        infer(models["code"], Observation(image, MASK), NUTS, progress=False)
+        infer(models["code"], Observation(image, HALF), NUTS, progress=False)

@@ -7,9 +7,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF
 
 from posterior_inpainting.inference import TemperedSMC, diagnostics, infer, sample
-from posterior_inpainting.models import LatentCode, Observation, observations, pretrained
+from posterior_inpainting.models import LatentCode, Observation, pretrained
 
 SHARE = 0.1
 SEEDS = range(6)
@@ -107,7 +108,7 @@ def test_a_single_replicate_knows_no_error():
 @pytest.mark.parametrize("weight", [1.0, 10.0])
 def test_a_weighted_density_has_no_evidence(digits, weight):
     model = LatentCode(pretrained.load("digits-vae-2d"), prior_weight=weight)
-    seen = Observation(digits[0], observations.half((1, 8, 8), hide="bottom"))
+    seen = Observation(digits[0], HALF)
     attrs = infer(model, seen, TemperedSMC(), draws=100, chains=2, progress=False).attrs
     assert ("log_evidence" in attrs) == ("log_evidence_se" in attrs) == (weight == 1)
     assert attrs["density"] == ("posterior" if weight == 1 else "pseudo-posterior")

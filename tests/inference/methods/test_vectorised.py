@@ -5,6 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF
 from scipy.special import digamma, polygamma
 from statistics_of_draws import assert_moments
 from targets import Grid
@@ -23,7 +24,6 @@ from posterior_inpainting.inference.methods import trajectory
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
 from posterior_inpainting.models import LatentCode, Observation, datasets, observations, pretrained
 
-HALF = observations.half((1, 8, 8), hide="bottom")
 #: Images and masks for which `digits-vae-2d` has modes of about .56 and .44, found by looking at grids.
 SEVERAL_MODES = (
     (21, observations.box((1, 8, 8), top=2, left=0, height=6, width=8)),

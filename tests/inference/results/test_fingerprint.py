@@ -14,6 +14,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from digit import HALF, SHAPE
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
@@ -46,8 +47,6 @@ from posterior_inpainting.models.bayesian_completion import CompletionNetwork
 from posterior_inpainting.models.fields import Matern
 from posterior_inpainting.models.networks import Hourglass, MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.networks.code_mixture import CodeMixture
-
-SHAPE = (1, 8, 8)
 
 
 def decoder_and_encoder(**settings):
@@ -284,7 +283,7 @@ class TestTheSame:
 
     def test_after_a_fit(self, digits_model):
         before = fingerprint(digits_model)
-        seen = Observation(datasets.load("digits")[0], observations.half(SHAPE, hide="bottom"))
+        seen = Observation(datasets.load("digits")[0], HALF)
         infer(digits_model, seen, ChEES(warmup=10), draws=4, chains=4, progress=False)
         assert fingerprint(digits_model) == before
 
