@@ -142,6 +142,7 @@ def test_mean_field_reaches_the_inverse_diagonal_of_the_precision(linear, half):
     assert (sd < 0.95 * covariance.diagonal().sqrt()).any()  # else the test could not tell it from the truth
 
 
+@pytest.mark.long
 def test_multivariate_normal_reaches_the_posterior(linear, half):
     method = Variational(guide="multivariate_normal", steps=3000, learning_rate=0.05)
     idata = infer(linear, half, method, draws=2000, chains=2, progress=False)

@@ -53,7 +53,7 @@ def test_there_are_notebooks():
 
 
 #: Run by `make test` too: seconds each.
-QUICK = ("03_several_modes", "06_bayes_by_backprop")
+QUICK = ("06_bayes_by_backprop",)
 
 
 @pytest.mark.parametrize(

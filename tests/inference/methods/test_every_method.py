@@ -56,7 +56,7 @@ METHODS = {
     "ULA": (ULA(warmup=20, thin=2), "code"),
     "ParallelTempering": (ParallelTempering(temperatures=3, warmup=20), "code"),
     "NUTS": (NUTS(warmup=20), "code"),
-    "HMC": (HMC(warmup=20), "code"),
+    "HMC": (HMC(warmup=20, trajectory_length=0.5), "code"),
     "TemperedSMC": (TemperedSMC(), "code"),
     "MAP": (MAP(restarts=2, steps=40), "code"),
     "MAP in snapshots": (MAP(restarts=2, steps=40, snapshots=3), "code"),

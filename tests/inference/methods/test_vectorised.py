@@ -120,6 +120,7 @@ def weight_of_near(idata):
     [(ParallelTempering(temperatures=6, warmup=150), 400, 32), (TemperedSMC(), 1000, 16)],
     ids=lambda s: type(s[0]).__name__,
 )
+@pytest.mark.long
 def test_both_tempered_methods_weigh_modes_rightly(setting):
     """Seed by seed the share is right within five standard errors, which three seeds tell."""
     shares = np.array([weight_of_near(draw(two_modes, setting, seed=seed)) for seed in range(3)])

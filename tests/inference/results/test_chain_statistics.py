@@ -10,10 +10,10 @@ import xarray as xr
 
 from posterior_inpainting.inference.results.chain_statistics import (
     autocorrelation_time,
-    efficiency,
     ess,
     rhat,
 )
+from posterior_inpainting.inference.results.efficiency import efficiency
 
 #: ArviZ goes through other sums, and draws are kept as float32.
 RELATIVE = 1e-6

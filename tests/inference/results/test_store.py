@@ -39,7 +39,12 @@ METHODS = {
 DRAWS = 130  # not a whole number of blocks
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(
+    params=[
+        *(name for name in METHODS if name != "ParallelTempering"),
+        pytest.param("ParallelTempering", marks=pytest.mark.long),
+    ]
+)
 def method(request):
     return METHODS[request.param]
 

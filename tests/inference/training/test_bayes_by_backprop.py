@@ -249,6 +249,7 @@ class TestTraining:
         error = (full.var() / len(full) + tail.var() / len(tail)).sqrt()
         assert abs(tail.mean() - full.mean()) < 5 * error
 
+    @pytest.mark.long
     def test_local_reparametrisation_reaches_the_same_bound(self, points):
         x, y = points
         ends = []
