@@ -208,7 +208,13 @@ class Nested(Method):
         for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
             one = Problem(network, problem.args)
             part = plan.part("network", index, progress=False, draws=1, chains=1)
-            drawn = self.within.run(one, part)
+            try:
+                drawn = self.within.run(one, part)
+            except BudgetSpentError:
+                if not best:
+                    raise
+                ended = "budget_spent"
+                break
             top = int(drawn.stats["lp"][:, -1].argmax())
             best.append(drawn.latents["z"][top, -1])
             lp.append(drawn.stats["lp"][top, -1])

@@ -177,7 +177,9 @@ class MAP(Method):
         run = drive(climbing, plan)
         latents, stats = ({n: v[0] for n, v in part.items()} for part in (run.latents, run.stats))
         best = int(stats["lp"][:, -1].argmax())
-        attrs = {"gradient_evaluations": run.gradients, "best_restart": best, **run.label}
+        # A climb that was planned shorter than asked for, to stay within the budget, is labelled as one cut short.
+        cut = {"budget_spent": 1} if climbing.steps < self.steps else {}
+        attrs = {"gradient_evaluations": run.gradients, "best_restart": best, **cut, **run.label}
         return Draws(latents, stats, self.draws_are, attrs)
 
     def optimise(self, problem: Problem, plan: Plan | None = None) -> tuple[dict[str, Tensor], Tensor]:

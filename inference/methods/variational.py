@@ -87,7 +87,9 @@ class Variational(Method):
             with plan.streams.seeded("fit"):
                 fit = Fit(self, problem, affordable(steps, self.particles))
                 run = drive(fit, plan)
-            attrs = {"gradient_evaluations": run.gradients, **run.label}
+            # A fit that was planned shorter, to stay within the budget, is labelled as one cut short.
+            cut = {"budget_spent": 1} if fit.steps < steps else {}
+            attrs = {"gradient_evaluations": run.gradients, **cut, **run.label}
             if fit.losses:
                 attrs["elbo"] = -sum(fit.losses[-100:]) / len(fit.losses[-100:])
         with plan.streams.seeded("guide"):
