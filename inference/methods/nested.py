@@ -204,7 +204,9 @@ class Nested(Method):
     def _optima(self, problem: Problem, plan: Plan) -> Draws:
         """Return the best optimum under each network: chain = network, draw = 1."""
         model = _networks_of(problem)
-        best, lp, gradients, ended = [], [], 0, ""
+        best: list[Tensor] = []
+        lp: list[Tensor] = []
+        gradients, ended = 0, ""
         for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
             one = Problem(network, problem.args)
             part = plan.part("network", index, progress=False, draws=1, chains=1)

@@ -195,8 +195,8 @@ def ended(name: str, runs: Runs) -> list[str]:
 NOTES = f"""
 *Ctrl-C* (SIGINT) after {INTERRUPTED_AT:.0%} of the steps, *budget* of {BUDGET:.0%} of the whole run's gradients,
 warm-up among them. Draws are a chain's; "the first ones": latents are bit for bit those with which the whole run
-begins. The label is the attribute that the result carries (an optimiser plans its steps within the budget, and then is
-whole); where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL) after
+begins. The label is the attribute that the result carries (an optimiser plans its steps within the budget and is
+labelled too); where nothing came back, the error. *Same draws*: run with a store, killed (SIGKILL) after
 {" / ".join(f"{share:.0%}" for share in KILLED_AT)} of the steps and called again, latents and images hash to those of
 an unbroken run without a store. *Done anew*: steps that both processes made together, less those of an unbroken run.
 """
