@@ -378,7 +378,7 @@ class TestMasks:
             "scatter": "0.9",
             "grid": "2",
         }
-        few, many = few.get(name, "1"), many.get(name, "1,2" if name == "channels" else "4")
+        few, many = few.get(name, "1"), many.get(name, "1,2" if name == "channels" else "3")
         less, more = (int(catalogue.mask(f"{name}:{words}", self.shape).sum()) for words in (few, many))
         if name == "half":
             assert not catalogue.mask("half:top", self.shape)[:, 0].any()
