@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models.abilities import Abilities
+from posterior_inpainting.models.abilities import Abilities, refuse_misspelt
 
 __all__ = ["Checkpoints", "Draws", "DrawsAre", "Method", "Plan", "Problem"]
 
@@ -158,6 +158,10 @@ class Method(ABC):
     is_approximate: bool = False
     #: Whether a run can keep its state in a store and go on from it.
     is_resumable: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls, Method)
 
     @property
     def label(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["Abilities", "JointDensity"]
+__all__ = ["Abilities", "JointDensity", "refuse_misspelt"]
 
 
 class JointDensity(ABC):
@@ -50,6 +50,29 @@ class JointDensity(ABC):
         ``has_gradient`` says so.
         """
         raise NotImplementedError(f"{type(self).__name__} has no gradient by hand")
+
+
+def refuse_misspelt(kind: type, base: type) -> None:
+    """Raise ``TypeError`` where a class defines a name that is nearly one that its base declares.
+
+    >>> class Misspelt:
+    ...     is_biassed = True
+    >>> class Base:
+    ...     is_biased = False
+    >>> refuse_misspelt(Misspelt, Base)
+    Traceback (most recent call last):
+    TypeError: Misspelt defines 'is_biassed'; is 'is_biased' meant, which inference asks for?
+    """
+    declared = {name for name in vars(base) if not name.startswith("_")}
+    inherited = {name for one in kind.__mro__[1:] for name in vars(one)}
+    for name in vars(kind):
+        if name.startswith("_") or name in declared or name in inherited:
+            continue
+        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.8)
+        if near:
+            raise TypeError(
+                f"{kind.__name__} defines {name!r}; is {near[0]!r} meant, which inference asks for?"
+            )
 
 
 class Abilities:
@@ -114,13 +137,4 @@ class Abilities:
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        declared = {name for name in vars(Abilities) if not name.startswith("_")}
-        inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
-        for name in vars(cls):
-            if name.startswith("_") or name in declared or name in inherited:
-                continue
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.8)
-            if near:
-                raise TypeError(
-                    f"{cls.__name__} defines {name!r}; is {near[0]!r} meant, which inference asks for?"
-                )
+        refuse_misspelt(cls, Abilities)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.comparison.figures import figures
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
+from posterior_inpainting.inference.evaluation.incomplete import ending, go_on_only_if_whole
 from posterior_inpainting.inference.infer import infer
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
@@ -66,7 +68,8 @@ class Cell:
                 "version": _VERSION,
                 "model": model,
                 "method": type(approach.method).__name__,
-                "settings": settings(approach.method),
+                "settings": [settings(approach.method), fingerprint(approach.method)],
+                "package": version("posterior-inpainting"),
                 "draws": [approach.draws, approach.chains, self.seed, self.budget],
                 "data": [self.observation.image, self.observation.mask, self.truth],
                 "torch": torch.__version__,
@@ -89,6 +92,10 @@ class Cell:
                 seed=self.seed,
                 progress=False,
             )
+        if (
+            ending(posterior.attrs) != "budget spent"
+        ):  # a spent budget is what a comparison at equal cost is about
+            go_on_only_if_whole(posterior.attrs)
         summary = diagnostics.summary(posterior)
         found = figures(posterior, self.truth) | {n: summary[n] for n in _CONVERGENCE if n in summary}
         shown: dict[str, Any] = {name: float(value) for name, value in found.items()}

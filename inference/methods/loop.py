@@ -20,7 +20,7 @@ from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.density import Density
 
-__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "drive", "kept_at_positions"]
+__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "check_planned", "drive", "kept_at_positions"]
 
 #: What is kept of one step: site -> value, or a position; and statistics by name.
 Row = tuple[Any, dict[str, Tensor]]
@@ -129,6 +129,15 @@ class Run:
     def label(self) -> dict[str, int]:
         """The attribute that labels an incomplete result; none for a whole one."""
         return {self.ended: 1} if self.ended else {}
+
+
+def check_planned(stored: int, steps: int) -> None:
+    """Raise ``ValueError`` where a stored run was planned for another number of steps, as under another budget."""
+    if stored != steps:
+        raise ValueError(
+            f"the store holds a run of {stored} steps, and this one has {steps}; give the same budget of gradients, or "
+            "a folder that does not exist yet"
+        )
 
 
 #: What may end a run early, and how its result is labelled then.

@@ -18,7 +18,8 @@ from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Pla
 from posterior_inpainting.inference.density.budget import affordable, spend
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.loop import Process, Row, drive
+from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
+from posterior_inpainting.inference.methods.loop import Process, Row, check_planned, drive
 
 __all__ = ["MAP", "Climb", "climb"]
 
@@ -92,10 +93,12 @@ class Climb(Process):
             "schedule": self.schedule.state_dict(),
             "iteration": self.iteration,
             "gradients": self.density.gradients,
+            "steps": self.steps,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there; the schedule of step sizes must be the same."""
+        check_planned(state["steps"], self.steps)
         with torch.no_grad():
             self.position.copy_(state["position"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -176,7 +179,7 @@ class MAP(Method):
         climbing = self._process(problem, plan)
         run = drive(climbing, plan)
         latents, stats = ({n: v[0] for n, v in part.items()} for part in (run.latents, run.stats))
-        best = int(stats["lp"][:, -1].argmax())
+        best = int(stats["lp"][:, -1].nan_to_num(-torch.inf).argmax())
         # A climb that was planned shorter than asked for, to stay within the budget, is labelled as one cut short.
         cut = {"budget_spent": 1} if climbing.steps < self.steps else {}
         attrs = {"gradient_evaluations": run.gradients, "best_restart": best, **cut, **run.label}
@@ -191,6 +194,8 @@ class MAP(Method):
         plan = Plan(1, 1) if plan is None else plan
         climbing = self._process(problem, plan)
         run = drive(climbing, plan)
+        if run.ended:  # half-way points carry no label here
+            raise KeyboardInterrupt
         latents = {name: value[:, :, -1] for name, value in run.latents.items()}
         lp = run.stats["lp"][..., -1].sum(0)
         alone = climbing.density.groups is None
@@ -198,16 +203,19 @@ class MAP(Method):
 
     def _process(self, problem: Problem, plan: Plan) -> Climb:
         """Draw starts from the prior, the same for every image of a batch."""
-        images = max((len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4), default=None)
+        batches = [len(a) for a in problem.args if isinstance(a, Tensor) and a.dim() == 4]
+        # Of someone else's model a tensor of four dimensions may be anything.
+        images = max(batches) if batches and problem.abilities is problem.model else None
         if images is not None:  # a mask may be shared by all images
             args = (a.expand(images, *a.shape[-3:]) if isinstance(a, Tensor) else a for a in problem.args)
             problem = replace(problem, args=tuple(args))
         # The optimum is that of the density in the model's own space, whose constraints `constrain` keeps.
         density = Potential(problem, groups=images, jacobian=False)
-        with plan.streams.seeded("starts"):
-            position = density.draw_prior(self.restarts)
-        if images is not None:
-            position = position.repeat(images, 1, 1)
+        if images is None:
+            position = draw_starts(density, self.restarts, plan.streams)[0]
+        else:
+            with plan.streams.seeded("starts"):
+                position = density.draw_prior(self.restarts).repeat(images, 1, 1)
         # Planned within the budget, so that the step size has fallen to 0 at the end.
         steps = affordable(self.steps, math.prod(position.shape[:-1]))
         between = np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:-1]

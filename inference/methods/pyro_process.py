@@ -94,8 +94,9 @@ class PyroProcess(Process):
             _put_back(kernel, captured)
         self.positions = [{"position": position} for position in state["positions"]]
         self.random, self.iteration = state["random"], state["iteration"]
+        # What setting up cost anew is part of what the stored run had spent.
+        spend(max(0, state["gradients"] - self.density.gradients))
         self.density.gradients = state["gradients"]
-        spend(state["gradients"])
 
     def status(self) -> str:
         """Say the median step size."""

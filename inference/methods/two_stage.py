@@ -22,7 +22,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.whitened import Whitened
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.kernel import run_kernel
-from posterior_inpainting.inference.methods.loop import Run
+from posterior_inpainting.inference.methods.loop import DivergedError, Run
 from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_units import CodeAndUnits
 
@@ -120,6 +120,8 @@ class TwoStage(Method):
         alone = run_kernel(self.first, code, plan.part("code"))
         if alone.ended == "interrupted":  # of code and weights together nothing was drawn
             raise KeyboardInterrupt
+        if alone.ended == "diverged":
+            raise DivergedError("the chains over the code alone diverged")
         if alone.ended:
             raise BudgetSpentError("the budget of gradients is spent before the weights have moved")
         z = alone.latents["z"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +30,7 @@ from posterior_inpainting.inference.density.tracing import (
     log_prob_by_draw,
     plate_nesting,
 )
-from posterior_inpainting.inference.methods.loop import Process, Row, drive
+from posterior_inpainting.inference.methods.loop import Process, Row, check_planned, drive
 
 __all__ = ["GUIDES", "Variational", "draw_from_guide"]
 
@@ -82,16 +83,24 @@ class Variational(Method):
         model, guide, trained = self._guide(problem)
         problem = Problem(model, problem.args, problem.kwargs, guide)
         steps = self.steps if self.steps is not None else (0 if trained else 2000)
-        attrs: dict[str, Any] = {"gradient_evaluations": 0}
-        if steps:
+        if not steps:
+            return self._drawn(problem, plan, {"gradient_evaluations": 0})
+        with plan.streams.seeded("parameters"):
+            guide(*problem.args, **problem.kwargs)  # makes what is made at the first call
+        # A guide of the caller's is given back as it was; a copy would not do, which Pyro's own guides lose a part in.
+        with nullcontext() if isinstance(self.guide, str) else _put_back(guide):
             with plan.streams.seeded("fit"):
                 fit = Fit(self, problem, affordable(steps, self.particles))
                 run = drive(fit, plan)
             # A fit that was planned shorter, to stay within the budget, is labelled as one cut short.
             cut = {"budget_spent": 1} if fit.steps < steps else {}
-            attrs = {"gradient_evaluations": run.gradients, **cut, **run.label}
+            attrs: dict[str, Any] = {"gradient_evaluations": run.gradients, **cut, **run.label}
             if fit.losses:
                 attrs["elbo"] = -sum(fit.losses[-100:]) / len(fit.losses[-100:])
+            return self._drawn(problem, plan, attrs)
+
+    def _drawn(self, problem: Problem, plan: Plan, attrs: dict[str, Any]) -> Draws:
+        """Draw from the guide as it is now."""
         with plan.streams.seeded("guide"):
             latents, stats = draw_from_guide(problem, plan.draws, plan.chains)
         return Draws(latents, stats, self.draws_are, attrs)
@@ -141,7 +150,6 @@ class Fit(Process):
         """Make the guide's parameters, and an optimiser of them."""
         problem = self.problem
         assert problem.guide is not None
-        problem.guide(*problem.args, **problem.kwargs)  # makes what is made at the first call
         self.parameters = _parameters_of(problem.guide)
         self.optimiser = torch.optim.Adam(self.parameters, lr=self.method.learning_rate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, self.steps)
@@ -165,9 +173,9 @@ class Fit(Process):
         self.iteration += 1
         return None
 
-    def conclude(self) -> list[Row]:
-        """Nothing is kept of the way: the guide itself is the result."""
-        return []
+    def conclude(self) -> list[Row] | None:
+        """Nothing is kept of the way: the guide itself is the result, once it has been fitted at all."""
+        return [] if self.losses else None
 
     def state(self) -> dict[str, Any]:
         """Return the parameters and what the optimiser remembers."""
@@ -177,10 +185,12 @@ class Fit(Process):
             "schedule": self.schedule.state_dict(),
             "generator": torch.get_rng_state(),
             "losses": self.losses,
+            "steps": self.steps,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from stored parameters."""
+        """Go on from stored parameters; the schedule of step sizes must be the same."""
+        check_planned(state["steps"], self.steps)
         self.start()
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state["parameters"], strict=True):
@@ -195,6 +205,19 @@ class Fit(Process):
     def status(self) -> str:
         """Say what the ELBO is."""
         return f"elbo={-self.losses[-1]:.1f}"
+
+
+@contextmanager
+def _put_back(guide: Callable) -> Iterator[None]:
+    """Give a guide's parameters their values back after the block."""
+    parameters = _parameters_of(guide)
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
 
 
 def _parameters_of(guide: Callable) -> list[nn.Parameter]:

@@ -30,6 +30,7 @@ from posterior_inpainting.inference.comparison import markdown, sheet, table
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell
 from posterior_inpainting.inference.density.budget import BudgetSpentError, affordable, gradient_budget, spend
 from posterior_inpainting.inference.evaluation.diversity import diversity
+from posterior_inpainting.inference.methods import loop
 from posterior_inpainting.models import (
     GaussianProcess,
     LatentCode,
@@ -215,6 +216,23 @@ class TestResuming:
         )
         again = compare(some, images, MASKS, store=tmp_path, progress=False)
         assert whole.equals(again)
+
+    def test_ctrl_c_ends_it_and_keeps_no_half_cell(self, approaches, images, tmp_path, monkeypatch):
+        """A method keeps what it drew; a comparison wants whole cells, and once took a half one for whole."""
+        chains = {"chains": Approach(approaches["amortised"].model, ChEES(warmup=20), draws=60, chains=4)}
+        take, count = loop._Recorder.take, [0]
+
+        def interrupted(self, row):
+            count[0] += 1
+            if count[0] > 50:
+                raise KeyboardInterrupt
+            return take(self, row)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Recorder, "take", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                compare(chains, images, MASKS, store=tmp_path, progress=False)
+        assert not list(tmp_path.rglob("*.nc"))
 
     def test_another_setting_computes_that_approach_alone(self, approaches, images, tmp_path, monkeypatch):
         some = {name: approaches[name] for name in ("amortised", "restarts")}

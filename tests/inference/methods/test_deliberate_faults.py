@@ -157,7 +157,7 @@ class TestAlternatingChecksWhatItTakesForGranted:
             w = pyro.sample("weights", dist.Normal(torch.full((1,), 3.0), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z[..., 0] + w[..., 0], 0.5), obs=torch.tensor(4.0))
 
-        with pytest.raises(ValueError, match="weights: not all are standard normal a priori"):
+        with pytest.raises(ValueError, match="weights is not standard normal a priori"):
             sample(model, Alternating(warmup=20), draws=10, chains=4, progress=False)
 
     def test_a_prior_that_depends_on_the_code_is_refused(self):
@@ -166,7 +166,17 @@ class TestAlternatingChecksWhatItTakesForGranted:
             w = pyro.sample("weights", dist.Normal(z, 1.0).to_event(1))
             pyro.sample("x", dist.Normal(w[..., 0], 0.5), obs=torch.tensor(4.0))
 
-        with pytest.raises(ValueError, match="not all are standard normal"):
+        with pytest.raises(ValueError, match="weights is not standard normal"):
+            sample(model, Alternating(warmup=20), draws=10, chains=4, progress=False)
+
+    def test_a_small_site_beside_a_large_one_is_seen(self):
+        def model():
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            w = pyro.sample("weights", dist.Normal(torch.zeros(10_000), 1.0).to_event(1))
+            pyro.sample("scale", dist.Normal(torch.zeros(1), 0.5).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0] + w[..., 0], 0.5), obs=torch.tensor(1.0))
+
+        with pytest.raises(ValueError, match="scale is not standard normal"):
             sample(model, Alternating(warmup=20), draws=10, chains=4, progress=False)
 
     def test_nothing_but_the_code_is_refused(self):

@@ -10,6 +10,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from digit import HALF, SHAPE
+from pyro import poutine
+from pyro.infer.autoguide import AutoNormal
 
 from posterior_inpainting import inference
 from posterior_inpainting.inference import (
@@ -335,6 +337,33 @@ def test_many_images_at_once_or_a_clear_refusal(name, models, image):
     assert ("ess_per_second" in first.attrs) == (method.draws_are == "markov")
     shown = second.posterior_predictive["image"].to_numpy()[..., ~HALF.numpy()]
     assert (shown == seen[1].image[~HALF].numpy()).all()
+
+
+def test_a_misspelt_declaration_is_refused():
+    with pytest.raises(TypeError, match="defines 'is_resumeable'; is 'is_resumable' meant"):
+
+        class Misspelt(ChEES):
+            is_resumeable = True
+
+
+def test_a_guide_of_the_callers_is_left_as_it_is(models, image):
+    """It was fitted in place, so that the same call gave other draws the second time."""
+    guide = AutoNormal(poutine.block(models["code"], expose=["z"]))
+    options = {"draws": 12, "chains": 2, "progress": False}
+    seen = Observation(image, HALF)
+    first, second = (infer(models["code"], seen, Variational(guide=guide, steps=20), **options) for _ in "ab")
+    assert np.array_equal(first.posterior["z"], second.posterior["z"])
+
+
+@pytest.mark.parametrize("method", [MAP(restarts=2, steps=40), Variational(guide="normal", steps=40)])
+def test_a_store_of_another_budget_is_refused(models, image, tmp_path, method):
+    """Its schedule of step sizes is another, so that going on would give neither run's draws."""
+    options = {"draws": 12, "chains": 2, "progress": False, "store": tmp_path / "run.zarr"}
+    seen = Observation(image, HALF)
+    with gradient_budget(24):
+        assert infer(models["code"], seen, method, **options).attrs["budget_spent"] == 1
+    with pytest.raises(ValueError, match=r"the store holds a run of \d+ steps, and this one has 40"):
+        infer(models["code"], seen, method, **options)
 
 
 def test_a_class_is_no_method(models, image):
