@@ -1,11 +1,25 @@
-"""Targets whose truth is known: the posterior over a 2-D code, integrated on a grid."""
+"""Targets whose truth is known: a 2-D code integrated on a grid, and the eight schools."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import torch
 from scipy import ndimage
 from skimage.segmentation import watershed
+
+EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def eight_schools(effect, error):
+    """Rubin 1981, non-centred."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+    with pyro.plate("schools", len(effect)):
+        eta = pyro.sample("eta", dist.Normal(0.0, 1.0))
+        pyro.sample("effect", dist.Normal(mu + tau * eta, error), obs=effect)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Whitened(Density):
 
     @gradients.setter
     def gradients(self, count: int) -> None:
+        """Set that number, as a run that is taken up again does."""
         self.density.gradients = count
 
     def white(self, position: Tensor) -> Tensor:

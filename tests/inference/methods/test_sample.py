@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 from statistics_of_draws import assert_moments
+from targets import EFFECT, ERROR, eight_schools
 
 from posterior_inpainting.inference import (
     MALA,
@@ -17,18 +18,6 @@ from posterior_inpainting.inference import (
     Variational,
     sample,
 )
-
-EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-
-
-def eight_schools(effect, error):
-    """Rubin 1981, non-centred."""
-    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
-    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
-    with pyro.plate("schools", len(effect)):
-        eta = pyro.sample("eta", dist.Normal(0.0, 1.0))
-        pyro.sample("effect", dist.Normal(mu + tau * eta, error), obs=effect)
 
 
 def eight_schools_truth():
