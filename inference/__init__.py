@@ -24,9 +24,12 @@ from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.inference.results.blending import blend
 from posterior_inpainting.inference.results.convert import load, save
 from posterior_inpainting.inference.results.recover import recover
+from posterior_inpainting.inference.training.adversarial_losses import R1, WassersteinGP
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
-from posterior_inpainting.inference.training.noise_of_projections import fit_noise, project
+from posterior_inpainting.inference.training.loss import Loss
+from posterior_inpainting.inference.training.noise_of_projections import Projection, fit_noise, project
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
+from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.inference.training.train import Training, train
 from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
 from posterior_inpainting.inference.training.two_path import TwoPathObjective
@@ -36,6 +39,7 @@ __all__ = [
     "MALA",
     "MAP",
     "NUTS",
+    "R1",
     "ULA",
     "AdversarialTraining",
     "Alternating",
@@ -45,17 +49,21 @@ __all__ = [
     "ChEES",
     "Draws",
     "Exact",
+    "Loss",
     "Method",
     "Nested",
     "ParallelTempering",
     "PixelCrossEntropy",
     "Plan",
     "Problem",
+    "Projection",
+    "Schedule",
     "TemperedSMC",
     "Training",
     "TwoStage",
     "TwoPathObjective",
     "Variational",
+    "WassersteinGP",
     "blend",
     "calibrate",
     "calibration_plots",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "global_state", "set_global_state"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,22 @@ class Streams:
         with torch.random.fork_rng(devices=[*range(torch.cuda.device_count())]):
             torch.manual_seed(self.number(*names))
             yield
+
+
+def global_state() -> list[torch.Tensor]:
+    """Return the states of torch's global generators: the CPU's, then each CUDA device's.
+
+    >>> state = global_state()
+    >>> first = torch.rand(2)
+    >>> set_global_state(state)
+    >>> bool((torch.rand(2) == first).all())
+    True
+    """
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_global_state(state: list[torch.Tensor]) -> None:
+    """Put back what :func:`global_state` returned."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])

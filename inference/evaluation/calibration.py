@@ -78,14 +78,14 @@ class Calibration:
 
     def sbc(self, level: float = 0.95) -> Uniformity:
         """Return the rank ECDF of every quantity with one simultaneous band."""
-        u = (self.ranks + self._jitter(self.ranks.shape, 1)) / (self.counts[:, None] + 1)
+        u = (self.ranks + self._ties("ranks", self.ranks.shape)) / (self.counts[:, None] + 1)
         return uniformity(dict(zip(self.names, u.T, strict=True)), level)
 
     def tarp(self, level: float = 0.95) -> Uniformity:
         """Return expected coverage of balls around random points, as its difference from the nominal one."""
         far = np.linalg.norm(self.draws - self.reference[:, None], axis=-1)
         nearer = (far < np.linalg.norm(self.truth - self.reference, axis=-1)[:, None]).sum(1)
-        u = (nearer + self._jitter(nearer.shape, 2)) / (self.counts + 1)
+        u = (nearer + self._ties("TARP", nearer.shape)) / (self.counts + 1)
         return uniformity({"TARP": u}, level)
 
     def coverage(self):
@@ -117,8 +117,9 @@ class Calibration:
             table[f"coverage {one:.0%}"] = self.covered[:, index]
         return table.assign(**{"R-hat": self.rhat}).rename_axis("data set")
 
-    def _jitter(self, shape: tuple[int, ...], stream: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, stream)).random(shape)
+    def _ties(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the uniforms that spread whole ranks over the unit interval."""
+        return Streams(self.seed).numpy("ties", name).random(shape)
 
 
 def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any) -> Calibration:

@@ -20,6 +20,7 @@ from posterior_inpainting.inference.evaluation.convergence_maps import latent_rh
 from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
 from posterior_inpainting.inference.evaluation.settings import RunSettings
 from posterior_inpainting.inference.infer import infer, infer_many
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask
@@ -51,7 +52,8 @@ def score_real(
     masks
         Name -> ``(channel, row, column)``, ``True`` = seen.
     **settings
-        ``draws=50`` and ``chains=16`` of each image, at least 400 draws together; ``seed=0``, ``batch=25``,
+        ``draws=50`` and ``chains=16`` of each image, at least 400 draws together; ``seed=0``, from which each
+        batch of each mask has a seed of its own, so that no two images share random numbers; ``batch=25``,
         ``progress=True``: see :class:`RunSettings`.
 
     Returns
@@ -87,7 +89,8 @@ def score_real(
     count = len(images) * len(masks)
     with tqdm(total=count, desc="scoring", unit="image", disable=not given.progress, delay=1e-3) as bar:
         for name, mask in masks.items():
-            for index, posterior in enumerate(_posteriors(model, method, images, mask, given)):
+            streams = Streams(given.seed).child("mask", name)
+            for index, posterior in enumerate(_posteriors(model, method, images, mask, given, streams)):
                 go_on_only_if_whole(posterior.attrs)
                 figures = scores.score(posterior, truth=images[index])
                 rhat = latent_rhat(posterior)
@@ -133,21 +136,17 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _posteriors(
-    model: ImageModel, method: Method, images: Image, mask: Mask, given: RunSettings
+    model: ImageModel, method: Method, images: Image, mask: Mask, given: RunSettings, streams: Streams
 ) -> Iterator[Any]:
     seen = [Observation(image, mask) for image in images]
-    settings: dict[str, Any] = {
-        "draws": given.draws,
-        "chains": given.chains,
-        "seed": given.seed,
-        "progress": False,
-    }
+    settings: dict[str, Any] = {"draws": given.draws, "chains": given.chains, "progress": False}
     if not method.runs_together:
-        for one in seen:
-            yield infer(model, one, method, **settings)
+        for index, one in enumerate(seen):
+            yield infer(model, one, method, seed=streams.number("image", index), **settings)
         return
     for start in range(0, len(seen), given.batch):
-        yield from infer_many(model, seen[start : start + given.batch], method, **settings)
+        some, seed = seen[start : start + given.batch], streams.number("image", start)
+        yield from infer_many(model, some, method, seed=seed, **settings)
 
 
 def check_held_out(images: Image, masks: Mapping[str, Mask]) -> None:

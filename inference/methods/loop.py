@@ -20,7 +20,17 @@ from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.density import Density
 
-__all__ = ["ENDINGS", "DivergedError", "Process", "Row", "Run", "check_planned", "drive", "kept_at_positions"]
+__all__ = [
+    "ENDED_BY",
+    "ENDINGS",
+    "DivergedError",
+    "Process",
+    "Row",
+    "Run",
+    "check_planned",
+    "drive",
+    "kept_at_positions",
+]
 
 #: What is kept of one step: site -> value, or a position; and statistics by name.
 Row = tuple[Any, dict[str, Tensor]]
@@ -141,13 +151,13 @@ def check_planned(stored: int, steps: int) -> None:
 
 
 #: What may end a run early, and how its result is labelled then.
-_ENDINGS: dict[type[BaseException], str] = {
+ENDED_BY: dict[type[BaseException], str] = {
     KeyboardInterrupt: "interrupted",
     BudgetSpentError: "budget_spent",
     DivergedError: "diverged",
 }
 #: The attributes that label an incomplete result.
-ENDINGS = tuple(_ENDINGS.values())
+ENDINGS = tuple(ENDED_BY.values())
 
 
 def drive(process: Process, plan: Plan) -> Run:
@@ -173,8 +183,8 @@ def drive(process: Process, plan: Plan) -> Run:
             while not process.is_finished:
                 recorder.take(process.step())
                 _show(bar, process)
-    except tuple(_ENDINGS) as reason:
-        ended = _ENDINGS[type(reason)]
+    except tuple(ENDED_BY) as reason:
+        ended = ENDED_BY[type(reason)]
         if not recorder.conclude():
             raise
         if isinstance(reason, DivergedError):
@@ -227,8 +237,9 @@ class _Recorder:
             return {}, {}
         latents, stats = (
             {
-                name: torch.cat([block[part][name] for block in self.blocks], 2)
-                for name in self.blocks[0][part]
+                # What a store gives back is on the CPU, wherever the run goes on.
+                name: torch.cat([block[part][name].to(last.device) for block in self.blocks], 2)
+                for name, last in self.blocks[-1][part].items()
             }
             for part in (0, 1)
         )

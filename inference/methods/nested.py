@@ -21,12 +21,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
-from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.evidence_resampling import resampled
-from posterior_inpainting.inference.methods.loop import ENDINGS
+from posterior_inpainting.inference.methods.loop import ENDED_BY, ENDINGS
 from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 from posterior_inpainting.models.code_and_weights import WeightDraws
 
@@ -90,6 +89,12 @@ class Nested(Method):
     within: Method = field(default_factory=lambda: ChEES(warmup=100))
     cut: bool = False
 
+    def __post_init__(self):
+        if self.within.draws_are not in ("markov", "particles", "restarts"):
+            raise ValueError(
+                f"{self.within.label} draws are {self.within.draws_are}; expected Markov chains, particles or restarts"
+            )
+
     is_resumable = True
 
     @property
@@ -147,15 +152,16 @@ class Nested(Method):
             part = plan.part("network", index, progress=False)
             try:
                 runs = self._of_network(replace(problem, model=network, guide=network.guide), groups, part)
-            except (KeyboardInterrupt, BudgetSpentError) as reason:
-                ended = "interrupted" if isinstance(reason, KeyboardInterrupt) else "budget_spent"
+            except tuple(ENDED_BY) as reason:
                 if not pools:
                     raise
+                ended = ENDED_BY[type(reason)]
                 break
             ended = next((word for word in ENDINGS if any(word in one.attrs for one in runs)), "")
+            # A network whose chains were cut off is left out, but what it cost was spent.
+            gradients += sum(one.attrs["gradient_evaluations"] for one in runs)
             if not ended or not pools:
                 pools.append(torch.stack([one.latents["z"] for one in runs]))
-                gradients += sum(one.attrs["gradient_evaluations"] for one in runs)
             if ended:
                 break
         z = torch.stack(pools, 1)  # (image, network, chain, draw, latent)
@@ -176,8 +182,6 @@ class Nested(Method):
         for image in range(groups):
             one = replace(problem, args=tuple(a[image] for a in problem.args))
             runs.append(self.within.run(one, plan.part("image", image)))
-        if runs[0].draws_are not in ("markov", "particles"):
-            raise ValueError(f"{self.within.label} draws are {runs[0].draws_are}; expected Markov chains")
         return runs
 
     def _result(self, found: NetworkDraws, image: int, plan: Plan) -> Draws:
@@ -191,13 +195,14 @@ class Nested(Method):
         attrs = {
             "networks": count,
             "effective_networks": float(1 / found.weights(self.cut)[image].square().sum()),
-            "log_evidence": float(evidence.logsumexp(0)) - math.log(count),
             "log_evidence_sd_between_networks": float(evidence.std()) if count > 1 else 0.0,
             "log_evidence_error_of_a_network": float(found.error[image].mean()),
             "rhat_within_networks": float(found.rhat[image]),
             "gradient_evaluations": found.gradients // len(found.z),
             **({found.ended: 1} if found.ended else {}),
         }
+        if not self.cut:  # the evidence is of the joint posterior, whose draws these are not
+            attrs["log_evidence"] = float(evidence.logsumexp(0)) - math.log(count)
         stats = {"log_network_evidence": evidence[latents["network"]]}
         return Draws(latents, stats, self.draws_are, attrs)
 
@@ -212,10 +217,10 @@ class Nested(Method):
             part = plan.part("network", index, progress=False, draws=1, chains=1)
             try:
                 drawn = self.within.run(one, part)
-            except BudgetSpentError:
+            except tuple(ENDED_BY) as reason:
                 if not best:
                     raise
-                ended = "budget_spent"
+                ended = ENDED_BY[type(reason)]
                 break
             top = int(drawn.stats["lp"][:, -1].argmax())
             best.append(drawn.latents["z"][top, -1])

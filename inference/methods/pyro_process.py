@@ -14,6 +14,7 @@ from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.loop import Process, Row, kept_at_positions
+from posterior_inpainting.inference.streams import global_state, set_global_state
 
 __all__ = ["PyroProcess"]
 
@@ -54,11 +55,11 @@ class PyroProcess(Process):
         self.positions = [{"position": position} for position in positions]
         self.random = []
         for chain, kernel in enumerate(self.kernels):
-            # Pyro's kernels draw from torch's global generator: each chain has a state of it.
+            # Pyro's kernels draw from torch's global generators: each chain has a state of them.
             with streams.seeded("chain", chain):
                 kernel.initial_params = self.positions[chain]
                 kernel.setup(self.warmup)
-                self.random.append(torch.get_rng_state())
+                self.random.append(global_state())
 
     def step(self) -> Row | None:
         """Make one iteration of each chain."""
@@ -111,10 +112,10 @@ class PyroProcess(Process):
         """Move one chain; return its statistics."""
         kernel = self.kernels[chain]
         before, start = _Counters(kernel, self.density), kernel._potential_energy_last
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.random[chain])
+        with torch.random.fork_rng(devices=[*range(torch.cuda.device_count())]):
+            set_global_state(self.random[chain])
             self.positions[chain] = kernel.sample(self.positions[chain])
-            self.random[chain] = torch.get_rng_state()
+            self.random[chain] = global_state()
         after = _Counters(kernel, self.density)
         return {
             "lp": -float(kernel._potential_energy_last),

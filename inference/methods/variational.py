@@ -31,6 +31,7 @@ from posterior_inpainting.inference.density.tracing import (
     plate_nesting,
 )
 from posterior_inpainting.inference.methods.loop import Process, Row, check_planned, drive
+from posterior_inpainting.inference.streams import global_state, set_global_state
 
 __all__ = ["GUIDES", "Variational", "draw_from_guide"]
 
@@ -122,7 +123,7 @@ class Variational(Method):
 class Fit(Process):
     """The fit of a guide by Adam: a gradient step a step; where it stops, the guide can be drawn from.
 
-    Draws come from torch's global generator.
+    Draws come from torch's global generators.
 
     Parameters
     ----------
@@ -183,7 +184,7 @@ class Fit(Process):
             "parameters": [parameter.detach().clone() for parameter in self.parameters],
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "generator": torch.get_rng_state(),
+            "generators": global_state(),
             "losses": self.losses,
             "steps": self.steps,
         }
@@ -199,7 +200,7 @@ class Fit(Process):
         self.schedule.load_state_dict(state["schedule"])
         self.losses = list(state["losses"])
         self.iteration = len(self.losses)
-        torch.set_rng_state(state["generator"])
+        set_global_state(state["generators"])
         spend(self.gradients)
 
     def status(self) -> str:

@@ -27,6 +27,7 @@ from posterior_inpainting.inference.evaluation.calibration import Calibration, c
 from posterior_inpainting.inference.evaluation.calibration_plots import rank_ecdf, tarp_curve
 from posterior_inpainting.inference.evaluation.held_out import score_real, summary
 from posterior_inpainting.inference.evaluation.uniformity import uniformity
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import Observation, datasets, observations
 
 QUIET = {"mask": HALF, "progress": False}
@@ -313,12 +314,19 @@ class TestHeldOut:
         assert list(table.index) == [(name, i) for name in self.MASKS for i in (0, 1)]
         for name, mask in self.MASKS.items():
             seen = [Observation(image, mask) for image in images]
-            posteriors = infer_many(digits_model, seen, method, **settings)
+            seed = Streams(3).number("mask", name, "image", 0)
+            posteriors = infer_many(digits_model, seen, method, **settings | {"seed": seed})
             for i, (posterior, image) in enumerate(zip(posteriors, images, strict=True)):
                 expected = scores.score(posterior, truth=image)
                 found = table.loc[(name, i)].to_dict()
                 assert 1 <= found.pop("R-hat (max)") < 3
                 assert found == pytest.approx(expected, nan_ok=True)
+
+    def test_no_two_images_share_random_numbers(self, linear, digits):
+        """One image given four times, behind a mask given twice: eight posteriors of one law, none drawn twice."""
+        masks = {"a": HALF, "b": HALF}
+        table = score_real(linear, Exact(), digits[:1].expand(4, 1, 8, 8), masks, progress=False)
+        assert table["CRPS"].nunique() == 8
 
     @pytest.mark.parametrize(
         ("ended", "error"), [("interrupted", KeyboardInterrupt), ("budget_spent", BudgetSpentError)]

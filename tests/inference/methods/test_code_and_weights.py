@@ -202,6 +202,7 @@ class TestNetworks:
         weights = np.exp(exact[0] - logsumexp(exact[0]))
         assert nested.attrs["effective_networks"] == pytest.approx(1 / (weights**2).sum(), rel=0.1)
         assert cut.attrs["effective_networks"] == pytest.approx(COUNT)
+        assert "log_evidence" not in cut.attrs
         assert nested.attrs["log_evidence"] == pytest.approx(logsumexp(exact[0]) - math.log(COUNT), abs=0.1)
 
     def test_many_networks_come_to_the_joint_posterior(self, trained, truth):
