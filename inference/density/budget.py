@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
-__all__ = ["BudgetSpentError", "affordable", "gradient_budget", "spend"]
+__all__ = ["BudgetSpentError", "Tally", "affordable", "gradient_budget", "gradients_counted", "spend"]
 
 _left: ContextVar[list[int] | None] = ContextVar("gradients_left", default=None)
+
+
+@dataclass
+class Tally:
+    """Gradients of single chains that were evaluated inside a block."""
+
+    count: int = 0
+
+
+_tallies: ContextVar[tuple[Tally, ...]] = ContextVar("tallies_of_gradients", default=())
 
 
 class BudgetSpentError(ValueError):
@@ -54,6 +65,23 @@ def gradient_budget(count: int | None) -> Iterator[None]:
         _left.reset(token)
 
 
+@contextmanager
+def gradients_counted() -> Iterator[Tally]:
+    """Count the gradients that are evaluated inside the block, those of runs that fail included.
+
+    >>> with gradients_counted() as tally:
+    ...     spend(3)
+    >>> tally.count
+    3
+    """
+    tally = Tally()
+    token = _tallies.set((*_tallies.get(), tally))
+    try:
+        yield tally
+    finally:
+        _tallies.reset(token)
+
+
 def affordable(steps: int, gradients: int) -> int:
     """Return how many of ``steps``, each of so many gradients, the budget allows, for methods that plan ahead.
 
@@ -73,8 +101,10 @@ def affordable(steps: int, gradients: int) -> int:
 
 
 def spend(count: int) -> None:
-    """Take ``count`` gradients from the budget, if there is one, or raise :class:`BudgetSpentError`."""
+    """Count some gradients; take them from the budget, if there is one, or raise :class:`BudgetSpentError`."""
     affordable(1, count)
     left = _left.get()
     if left is not None:
         left[0] -= count
+    for tally in _tallies.get():
+        tally.count += count

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import gradients_counted
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.chees import ChEES
@@ -43,7 +44,6 @@ class NetworkDraws:
     log_evidence: Tensor
     error: Tensor
     rhat: Tensor
-    gradients: int
     ended: str = ""
 
     def weights(self, cut: bool = False) -> Tensor:
@@ -120,16 +120,22 @@ class Nested(Method):
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run the method for each network, then draw from all of them in proportion to their evidence."""
         if self.within.draws_are == "restarts":
-            return self._optima(problem, plan)
+            with gradients_counted() as spent:
+                drawn = self._optima(problem, plan)
+            return replace(drawn, attrs=drawn.attrs | {"gradient_evaluations": spent.count})
         args = tuple(argument.unsqueeze(0) for argument in problem.args)
-        return self._result(self.networks(replace(problem, args=args), 1, plan), 0, plan)
+        with gradients_counted() as spent:
+            found = self.networks(replace(problem, args=args), 1, plan)
+        return self._result(found, 0, plan, spent.count)
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run the method for each network, on all images in one batch."""
         if not self.runs_together:
             return super().run_together(problem, groups, plan)
-        found = self.networks(problem, groups, plan)
-        return [self._result(found, image, plan.part("image", image)) for image in range(groups)]
+        with gradients_counted() as spent:
+            found = self.networks(problem, groups, plan)
+        share = spent.count // groups
+        return [self._result(found, image, plan.part("image", image), share) for image in range(groups)]
 
     def networks(self, problem: Problem, groups: int, plan: Plan, reference: int = 4000) -> NetworkDraws:
         """Draw codes under every network, of every image, and estimate each network's evidence.
@@ -147,7 +153,7 @@ class Nested(Method):
         """
         model = _networks_of(problem)
         pools: list[Tensor] = []
-        gradients, ended = 0, ""
+        ended = ""
         for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
             part = plan.part("network", index, progress=False)
             try:
@@ -158,8 +164,6 @@ class Nested(Method):
                 ended = ENDED_BY[type(reason)]
                 break
             ended = next((word for word in ENDINGS if any(word in one.attrs for one in runs)), "")
-            # A network whose chains were cut off is left out, but what it cost was spent.
-            gradients += sum(one.attrs["gradient_evaluations"] for one in runs)
             if not ended or not pools:
                 pools.append(torch.stack([one.latents["z"] for one in runs]))
             if ended:
@@ -170,9 +174,7 @@ class Nested(Method):
         generator = plan.streams.generator("reference", device=z.device)
         evidence, error = evidences(densities, z, reference, generator)
         rhat = torch.stack([autocorrelation_time(one)[1].max() for one in z.flatten(0, 1)])
-        return NetworkDraws(
-            z.flatten(2, 3), evidence, error, rhat.reshape(z.shape[:2]).amax(1), gradients, ended
-        )
+        return NetworkDraws(z.flatten(2, 3), evidence, error, rhat.reshape(z.shape[:2]).amax(1), ended)
 
     def _of_network(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Draw codes under one network: all images together, or one after another."""
@@ -184,7 +186,7 @@ class Nested(Method):
             runs.append(self.within.run(one, plan.part("image", image)))
         return runs
 
-    def _result(self, found: NetworkDraws, image: int, plan: Plan) -> Draws:
+    def _result(self, found: NetworkDraws, image: int, plan: Plan, gradients: int) -> Draws:
         """Resample one image's draws by evidence."""
         chains, draws = plan.chains, plan.draws
         generator = plan.streams.generator("resampling", device=found.z.device)
@@ -198,7 +200,7 @@ class Nested(Method):
             "log_evidence_sd_between_networks": float(evidence.std()) if count > 1 else 0.0,
             "log_evidence_error_of_a_network": float(found.error[image].mean()),
             "rhat_within_networks": float(found.rhat[image]),
-            "gradient_evaluations": found.gradients // len(found.z),
+            "gradient_evaluations": gradients,
             **({found.ended: 1} if found.ended else {}),
         }
         if not self.cut:  # the evidence is of the joint posterior, whose draws these are not
@@ -211,7 +213,7 @@ class Nested(Method):
         model = _networks_of(problem)
         best: list[Tensor] = []
         lp: list[Tensor] = []
-        gradients, ended = 0, ""
+        ended = ""
         for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
             one = Problem(network, problem.args)
             part = plan.part("network", index, progress=False, draws=1, chains=1)
@@ -225,13 +227,12 @@ class Nested(Method):
             top = int(drawn.stats["lp"][:, -1].argmax())
             best.append(drawn.latents["z"][top, -1])
             lp.append(drawn.stats["lp"][top, -1])
-            gradients += drawn.attrs["gradient_evaluations"]
             ended = next((word for word in ENDINGS if word in drawn.attrs), "")
             if ended:
                 break
         networks = torch.arange(len(best), device=best[0].device)
         latents = {"z": torch.stack(best).unsqueeze(1), "network": networks.unsqueeze(1)}
-        attrs: dict[str, Any] = {"gradient_evaluations": gradients, "networks": len(best)}
+        attrs: dict[str, Any] = {"networks": len(best)}
         attrs |= {ended: 1} if ended else {}
         return Draws(latents, {"lp": torch.stack(lp).unsqueeze(1)}, "restarts", attrs)
 

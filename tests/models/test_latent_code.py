@@ -9,7 +9,7 @@ from pyro import poutine
 from statistics_of_draws import assert_moments
 from targets import Grid
 
-from posterior_inpainting.inference import MAP, NUTS, Variational, diagnostics, infer
+from posterior_inpainting.inference import MAP, NUTS, ChEES, Variational, diagnostics, infer
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.models import (
@@ -137,7 +137,7 @@ def test_given_prior_is_used(held_out):
     law = dist.Beta(torch.tensor([2.0, 3.0]), torch.tensor([5.0, 1.0])).to_event(1)
     model = LatentCode(pretrained.load("digits-vae-2d"), prior=law)
     nothing = Observation(held_out[0], torch.zeros(1, 8, 8, dtype=torch.bool))
-    idata = infer(model, nothing, NUTS(), draws=1000, chains=2, progress=False)
+    idata = infer(model, nothing, ChEES(warmup=100), draws=200, chains=16, progress=False)
     assert_moments(idata.posterior["z"], law.base_dist.mean, law.base_dist.stddev)
     assert model.encoder is None  # q(z | x~) of another support would be no guide
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from posterior_inpainting.inference import MALA, MAP, ChEES, Variational, infer
 from posterior_inpainting.inference.contract import Plan, Problem
+from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods import alternating
 from posterior_inpainting.inference.methods.alternating import Alternating
@@ -214,6 +215,14 @@ class TestNetworks:
         joint = log_density(z, a, b) - prior_of_theta - 0.5 * math.log(2 * math.pi)
         each = np.exp(logsumexp(joint, 0) + math.log(z[1, 0] - z[0, 0]))
         assert abs(each.mean() - math.exp(truth[2])) < 5 * each.std() / math.sqrt(4000)
+
+    @pytest.mark.parametrize("budget", [500, 700, 900])
+    def test_what_a_network_that_was_cut_off_cost_is_counted(self, networks, seen, budget):
+        with gradient_budget(budget):
+            found = infer(networks, seen, Nested(ChEES(warmup=30)), draws=20, chains=4, progress=False)
+        assert found.attrs["budget_spent"] == 1
+        assert 1 <= found.attrs["networks"] < COUNT
+        assert found.attrs["gradient_evaluations"] == budget
 
     def test_yeh_under_each_network(self, networks, seen):
         found = infer(networks, seen, Nested(MAP(restarts=3, steps=400)), progress=False)

@@ -38,6 +38,7 @@ def eight_schools_truth():
     return np.array(moments).T
 
 
+@pytest.mark.long
 def test_eight_schools():
     idata = sample(eight_schools, ChEES(warmup=400), EFFECT, ERROR, draws=1000, chains=32, progress=False)
     assert set(idata.posterior.data_vars) == {"mu", "tau", "eta"}

@@ -13,7 +13,6 @@ from posterior_inpainting.inference import TemperedSMC, diagnostics, infer, samp
 from posterior_inpainting.models import LatentCode, Observation, pretrained
 
 SHARE = 0.1
-SEEDS = range(6)
 CHAINS, DRAWS = 8, 4000  # all chains' draws together
 
 
@@ -30,11 +29,11 @@ def two_modes():
     pyro.factor("likelihood", mixture - prior.log_prob(x))
 
 
-@pytest.fixture(scope="module")
-def runs():
+@pytest.fixture(scope="module", params=[2, pytest.param(6, marks=pytest.mark.long)], ids="{} seeds".format)
+def runs(request):
     return [
         sample(two_modes, TemperedSMC(), draws=DRAWS // CHAINS, chains=CHAINS, seed=s, progress=False)
-        for s in SEEDS
+        for s in range(request.param)
     ]
 
 
