@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Abilities", "JointDensity", "refuse_misspelt"]
@@ -108,6 +109,13 @@ class Abilities:
         """Return log p(seen pixels) in nats, batch shape that of the images, or ``None`` where it is not known.
 
         NaN says that this observation's is not known.
+        """
+        return None
+
+    def reverse_diffusion(self) -> ReverseDiffusion | None:
+        """Return the prior of images as samplers by denoising ask for it, or ``None`` where there is none.
+
+        The pixels' law is then the normal one around the completion, with the model's ``noise``.
         """
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ class Schedule:
         Passes over the data, images a step.
     learning_rate
         First step size; it falls to 0 along half a cosine (Loshchilov & Hutter 2017).
+    averaging
+        Weight of the past in a moving average of the weights, per step, which the training ends with; 0 for none.
+    checkpoint
+        File to which everything that going on needs is written after each epoch: the same call with the same file
+        goes on there, and ends with the same weights. ``None`` for none.
     optimiser
         Any ``torch.optim`` class, or ``functools.partial`` of one.
     seed
@@ -45,6 +51,8 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 1e-3
+    averaging: float = 0.0
+    checkpoint: str | Path | None = None
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     seed: int = 0
     progress: bool = True
@@ -54,6 +62,8 @@ class Schedule:
             raise ValueError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}; expected at least 1 of each"
             )
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging={self.averaging}; expected a number in [0, 1)")
         Streams(self.seed)
 
     def sizes(self, count: int) -> list[int]:

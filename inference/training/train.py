@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
@@ -15,9 +13,8 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.training.descent import Descent, Training
 from posterior_inpainting.inference.training.examples import Examples
 from posterior_inpainting.inference.training.loss import Loss, as_loss
 from posterior_inpainting.inference.training.schedule import Schedule
@@ -26,14 +23,6 @@ from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Training", "train"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training did: the mean negative ELBO in nats an image, epoch by epoch."""
-
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def train(
@@ -62,8 +51,8 @@ def train(
     loss
         An ELBO of Pyro's, the mean-field one by default, or a ``Loss``.
     schedule, settings
-        A ``Schedule``, and fields of it to change: ``epochs=20``, ``batch_size``, ``learning_rate``, ``seed``,
-        ``progress``, ``optimiser``.
+        A ``Schedule``, and fields of it to change: ``epochs=20``, ``batch_size``, ``learning_rate``, ``averaging``,
+        ``checkpoint``, ``seed``, ``progress``, ``optimiser``.
 
     Raises
     ------
@@ -85,7 +74,10 @@ def train(
     parameters = _trainable(model, guide, examples)
     if loss is None:
         _check_reparametrised(guide, examples)
-    return _descend(_Objective(model, guide, as_loss(loss), examples), parameters, schedule)
+    objective = _Objective(model, guide, as_loss(loss), examples)
+    # The parameters live in the modules, not in Pyro's store.
+    with pyro.get_param_store().scope(), pyro.validation_enabled(False):
+        return Descent(parameters, schedule, len(examples), objective.shares).run(objective)
 
 
 class _Objective:
@@ -103,42 +95,6 @@ class _Objective:
         with warnings.catch_warnings(), DivergenceWeight(share, self.shared):
             warnings.filterwarnings("ignore", "Encountered NaN")  # an error of `_descend`, not a warning
             return self.loss.differentiable_loss(self.model, self.guide, *arguments)
-
-
-def _descend(objective: _Objective, parameters: list[Tensor], schedule: Schedule) -> Training:
-    """Go through the images epoch by epoch, a step a minibatch."""
-    start = time.perf_counter()
-    data = objective.examples.data
-    sizes = schedule.sizes(len(data))
-    shares = objective.shares(sizes)
-    steps = schedule.epochs * len(sizes)
-    optimiser, cosine = schedule.stepper(parameters, steps)
-    losses: list[float] = []
-    bar = tqdm(total=steps, desc="training", disable=not schedule.progress, unit="step")
-    with (
-        bar,
-        Streams(schedule.seed).seeded("training"),
-        pyro.get_param_store().scope(),  # the parameters live in the modules, not in Pyro's store
-        pyro.validation_enabled(False),
-    ):
-        for _ in range(schedule.epochs):
-            total = 0.0
-            batches = torch.randperm(len(data), device=data.device).split(schedule.batch_size)
-            for which, share in zip(batches, shares, strict=True):
-                optimiser.zero_grad(set_to_none=True)
-                value = objective(which, share)
-                (value / len(which)).backward()
-                optimiser.step()
-                cosine.step()
-                total += float(value.detach())
-                bar.update()
-            losses.append(total / len(data))
-            bar.set_postfix(loss=f"{losses[-1]:.1f}")
-            if not math.isfinite(total):
-                raise ValueError(
-                    f"the loss is {total} in epoch {len(losses)}; try a learning rate below {schedule.learning_rate}"
-                )
-    return Training(losses, time.perf_counter() - start)
 
 
 def _check_reparametrised(guide: Callable, examples: Examples) -> None:

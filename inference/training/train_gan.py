@@ -6,7 +6,6 @@ which holds the discriminator's steepness down: without that the game need not s
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.adversarial_losses import LOSSES, AdversarialLoss
+from posterior_inpainting.inference.training.moving_average import MovingAverage
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models.shapes import Image, check_image, describe
 
@@ -49,9 +49,12 @@ class AdversarialTraining:
     seconds: float = 0.0
 
 
-#: Adam without momentum.
+#: Adam without momentum; the generator's weights are averaged.
 GAN_SCHEDULE = Schedule(
-    batch_size=128, learning_rate=5e-4, optimiser=partial(torch.optim.Adam, betas=(0.0, 0.99))
+    batch_size=128,
+    learning_rate=5e-4,
+    averaging=0.999,
+    optimiser=partial(torch.optim.Adam, betas=(0.0, 0.99)),
 )
 
 
@@ -61,7 +64,6 @@ def train_gan(
     images: Image,
     *,
     loss: str | AdversarialLoss = "r1",
-    averaging: float = 0.999,
     schedule: Schedule = GAN_SCHEDULE,
     **settings: Any,
 ) -> AdversarialTraining:
@@ -78,10 +80,9 @@ def train_gan(
         From images ``(n, channel, row, column)`` in [0, 1] to values ``(n,)``; its ``output`` is the loss's.
     loss
         ``"r1"``, ``"wgan-gp"``, or one with settings of its own: ``R1(penalty=5.0)``, ``WassersteinGP(...)``.
-    averaging
-        Weight of the past in the moving average, per step of the generator; 0 for none.
     schedule, settings
-        A ``Schedule`` of both networks, in epochs of the discriminator, and fields of it to change: ``epochs=20``.
+        A ``Schedule`` of both networks, in epochs of the discriminator, and fields of it to change: ``epochs=20``. The
+        moving average is by the step of the generator. There are no checkpoints.
 
     Raises
     ------
@@ -100,11 +101,11 @@ def train_gan(
     2
     """
     schedule, rule = replace(schedule, **settings), _rule(loss)
-    if not 0 <= averaging < 1:
-        raise ValueError(f"averaging={averaging}; expected a number in [0, 1)")
+    if schedule.checkpoint is not None:
+        raise ValueError(f"checkpoint={str(schedule.checkpoint)!r}; a training of two networks keeps none")
     _check_networks(generator, discriminator, images, rule)
     steps = _steps(schedule, rule, len(images))
-    return _Game(generator, discriminator, rule, averaging, schedule, steps).play(images)
+    return _Game(generator, discriminator, rule, schedule, steps).play(images)
 
 
 class _Game:
@@ -115,16 +116,15 @@ class _Game:
         generator: Any,
         discriminator: Any,
         rule: AdversarialLoss,
-        averaging: float,
         schedule: Schedule,
         steps: int,
     ):
-        self.rule, self.averaging, self.schedule, self.steps = rule, averaging, schedule, steps
+        self.rule, self.schedule, self.steps = rule, schedule, steps
         self.judge = _Player(discriminator, *schedule.stepper(discriminator.parameters(), steps))
         turns = max(1, steps // rule.critic_steps)
         self.painter = _Player(generator, *schedule.stepper(generator.parameters(), turns))
-        self.average = copy.deepcopy(generator).requires_grad_(False)
-        self.step = self.moves = 0
+        self.average = MovingAverage(generator.parameters(), schedule.averaging)
+        self.step = 0
 
     def play(self, images: Image) -> AdversarialTraining:
         """Play all epochs, and leave the generator with its average."""
@@ -148,7 +148,7 @@ class _Game:
                         f"the loss is {record.losses[-1]} in epoch {len(record.losses)}; try a learning rate below "
                         f"{schedule.learning_rate} or a penalty above {self.rule.penalty:g}"
                     )
-        self.painter.network.load_state_dict(self.average.state_dict())
+        self.average.finish()
         return replace(record, seconds=time.perf_counter() - start)
 
     def judge_once(self, real: Image) -> tuple[float, float]:
@@ -168,12 +168,7 @@ class _Game:
         """Make one step of the generator and of its average; return its loss."""
         value = self.rule.generator(self.judge.network(self.paint(like)))
         self.painter.move(value)
-        self.moves += 1
-        # Early weights are soon forgotten: the average looks back at most a tenth of the way.
-        past = min(self.averaging, self.moves / (self.moves + 10)) if self.averaging else 0.0
-        with torch.no_grad():
-            for old, new in zip(self.average.parameters(), self.painter.network.parameters(), strict=True):
-                old.lerp_(new, 1 - past)
+        self.average.update()
         return float(value.detach())
 
     def paint(self, like: Image) -> Image:

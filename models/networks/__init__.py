@@ -5,6 +5,7 @@ from posterior_inpainting.models.networks.constraint import ConstraintNetwork
 from posterior_inpainting.models.networks.context_encoder import ContextEncoder
 from posterior_inpainting.models.networks.convolutional_encoder import ConvolutionalEncoder
 from posterior_inpainting.models.networks.decoder import Decoder
+from posterior_inpainting.models.networks.denoiser import Denoiser
 from posterior_inpainting.models.networks.discriminator import Discriminator
 from posterior_inpainting.models.networks.generator import Generator
 from posterior_inpainting.models.networks.hourglass import Hourglass, Layers
@@ -18,6 +19,7 @@ __all__ = [
     "ContextEncoder",
     "ConvolutionalEncoder",
     "Decoder",
+    "Denoiser",
     "Discriminator",
     "GatedPixelCNN",
     "Generator",

@@ -1,0 +1,72 @@
+r"""Teaching a denoiser the mean and the variance of images given noisy ones, at every noise level.
+
+The mean is learnt by the weighted squared error of Karras et al. 2022 (equation 8): with their weight
+:math:`1 / o(t)^2` every level counts alike, and what is compared are the network's output and what it should have been,
+
+.. math:: L = \tfrac12 E_{t, x, \epsilon} \Big[ (F_1 - r)^2 + \big( (F_1 - r)^2 e^{-F_2} + F_2 \big) \Big],
+          \qquad r = \frac{x - c - s(t) (u - c)}{o(t)}, \quad u = x + t \epsilon.
+
+The second part, in which F_1 is held fixed, is the normal log density of what the mean leaves (Nichol & Dhariwal 2021
+stop the same gradient), so that learning the variance costs the mean nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posterior_inpainting.inference.training.loss import Loss
+
+__all__ = ["DenoisingScoreMatching"]
+
+
+class DenoisingScoreMatching(Loss):
+    """The loss of a ``Denoiser``, averaged over noise levels and summed over pixels.
+
+    Parameters
+    ----------
+    mean_log_level, sd_log_level
+        Of the normal law of the levels' logarithms; the published ones for images whose spread is 0.5.
+    low_precision
+        Whether to compute the network in bfloat16, which on processors that have it costs a half.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import train
+    >>> from posterior_inpainting.models import DiffusionPrior, datasets
+    >>> from posterior_inpainting.models.networks import Denoiser
+    >>> model = DiffusionPrior(Denoiser(features=(8, 16)), (1, 8, 8), steps=8)
+    >>> images = datasets.load("digits", split="train")
+    >>> loss = DenoisingScoreMatching()
+    >>> training = train(model, model.guide, images, loss=loss, epochs=3, averaging=0.9, progress=False)
+    >>> training.losses[-1] < training.losses[0]
+    True
+    """
+
+    def __init__(
+        self, mean_log_level: float = -1.2, sd_log_level: float = 1.2, *, low_precision: bool = False
+    ):
+        if not sd_log_level > 0:
+            raise ValueError(f"sd_log_level={sd_log_level}; expected a positive number")
+        self.mean_log_level, self.sd_log_level = mean_log_level, sd_log_level
+        self.low_precision = low_precision
+
+    def differentiable_loss(
+        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a minibatch; the guide is not read, and all pixels are seen."""
+        if masks is not None:
+            raise ValueError("masks are given, but a denoiser learns from whole images")
+        network = model.denoiser
+        normal = torch.randn(len(images), dtype=images.dtype, device=images.device)
+        level = (self.mean_log_level + self.sd_log_level * normal).exp()
+        t = level[:, None, None, None]
+        noisy = images + t * torch.randn_like(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
+            left, log_variance, (skip, out) = network.residual(noisy, level)
+        left, log_variance = left.float(), log_variance.float()
+        wanted = (images - network.centre - skip * (noisy - network.centre)) / out
+        squares = (left - wanted).square()
+        return 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance).sum()

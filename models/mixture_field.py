@@ -1,0 +1,215 @@
+r"""A mixture of Gaussians over whole images, whose posterior, evidence and denoising are known in closed form.
+
+Zoran & Weiss 2011, *From Learning Models of Natural Image Patches to Whole Image Restoration*, give the posterior of a
+patch under such a mixture. With weights w, means m and covariances S, pixels x and noise s,
+
+.. math:: x \sim \sum_k w_k N(m_k, S_k), \qquad \tilde x \mid x \sim N(x, s^2 I),
+
+a component's posterior given seen pixels (rows W of the identity, over s) has mean
+:math:`m_k + S_k W^\top A_k^{-1} W (\tilde x - m_k)` and covariance :math:`S_k - S_k W^\top A_k^{-1} W S_k`, where
+:math:`A_k = I + W S_k W^\top`, and its evidence follows from the same matrix. Noise on all pixels alike is a special
+case, so that the mean of x given x + noise, the score of every noise level, is exact too. With several separated modes
+it is the yardstick of samplers that denoise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_shape, seen_part
+
+__all__ = ["MixtureDenoising", "MixtureField"]
+
+
+class MixtureField(ImageModel):
+    """Pixels by a mixture of Gaussians, seen under noise; its guide is the exact posterior over ``pixels``.
+
+    Parameters
+    ----------
+    weights
+        ``(component,)``, positive; their sum is brought to 1.
+    means
+        ``(component, pixel)``, pixels in the order ``(channel, row, column)``.
+    covariances
+        ``(component, pixel, pixel)``, positive definite.
+    image_shape
+        ``(channel, row, column)``.
+    noise
+        Standard deviation of a seen pixel.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not belong together, a weight or noise that is not positive, or a covariance that is not
+        positive definite.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.models import datasets, observations
+    >>> images = datasets.load("digits", split="train")
+    >>> model = MixtureField.fit(images, components=3)
+    >>> mask = observations.half(model.image_shape, hide="bottom")
+    >>> posterior = model.exact_posterior(images[0], mask)
+    >>> tuple(posterior.mean.shape), bool(model.log_evidence(images[0], mask).isfinite())
+    ((64,), True)
+    """
+
+    guide_is_exact = True
+
+    def __init__(
+        self,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        image_shape: ImageShape,
+        noise: float = 0.1,
+    ):
+        super().__init__()
+        self.image_shape = tuple(check_shape(image_shape))
+        count, pixels = len(weights), math.prod(image_shape)
+        if tuple(means.shape) != (count, pixels) or tuple(covariances.shape) != (count, pixels, pixels):
+            raise ValueError(
+                f"means has shape {tuple(means.shape)}, covariances {tuple(covariances.shape)}; expected "
+                f"({count}, {pixels}) and ({count}, {pixels}, {pixels}) for {count} weights and images {self.image_shape}"
+            )
+        if not bool((weights > 0).all()) or not noise > 0:
+            raise ValueError(f"weights={weights.tolist()}, noise={noise}; expected positive numbers")
+        scales, failed = torch.linalg.cholesky_ex(covariances.double())
+        if bool(failed.any()):
+            raise ValueError(f"covariance {int(failed.nonzero()[0])} is not positive definite")
+        self.noise = float(noise)
+        self.register_buffer("log_weights", (weights / weights.sum()).double().log())
+        self.register_buffer("means", means.double())
+        self.register_buffer("covariances", covariances.double())
+        self.register_buffer("scales", scales)
+
+    @classmethod
+    def fit(cls, images: Image, components: int, noise: float = 0.1, seed: int = 0) -> MixtureField:
+        """Fit by expectation and maximisation, every covariance kept above a twentieth of the pixels' own spread.
+
+        Parameters
+        ----------
+        images
+            ``(n, channel, row, column)``.
+        components, noise
+            As for the class.
+        seed
+            Of the first means.
+        """
+        from sklearn.mixture import GaussianMixture
+
+        check_image(images)
+        flat = images.flatten(1).double()
+        floor = float(flat.std()) / 20
+        found = GaussianMixture(components, reg_covar=floor**2, random_state=seed).fit(flat.numpy())
+        parts = (torch.as_tensor(part) for part in (found.weights_, found.means_, found.covariances_))
+        return cls(*parts, tuple(images.shape[1:]), noise)
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw pixels from the mixture, then the image around them."""
+        with self.images_plate(image):
+            pixels = pyro.sample("pixels", _mixture(self.log_weights, self.means, self.scales))
+            completion = pixels.unflatten(-1, self.image_shape)
+            return self.observe(dist.Normal(completion, self.noise), image, mask)
+
+    def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
+        """Draw pixels from their exact posterior."""
+        with self.images_plate(image):
+            return pyro.sample("pixels", self.exact_posterior(image, mask))
+
+    def exact_posterior(self, image: Image | None = None, mask: Mask | None = None) -> dist.MixtureSameFamily:
+        """Return p(pixels | x~), batch shape that of the images, event shape ``(pixel,)``."""
+        log_weights, means, covariances = self._conditioned(image, mask)
+        return _mixture(log_weights - log_weights.logsumexp(-1, keepdim=True), means, _root(covariances))
+
+    def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
+        """Return log p(x~) in nats, batch shape that of the images, float64."""
+        return self._conditioned(image, mask)[0].logsumexp(-1)
+
+    def reverse_diffusion(self) -> MixtureDenoising:
+        """Return the mixture as samplers by denoising ask for it."""
+        return MixtureDenoising(self)
+
+    def _conditioned(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log weight times evidence, mean and covariance of each component, ``(*batch, component, ...)``."""
+        image, seen = seen_part(image, mask, self.image_shape, self.means)
+        seen = seen.flatten(-3).unsqueeze(-2)
+        root = seen.double() / self.noise  # of the precision that each pixel is seen with
+        residual = torch.where(seen, image.flatten(-3).unsqueeze(-2) - self.means, 0.0) * root
+        weighted = self.covariances * root.unsqueeze(-2)
+        inner = torch.linalg.cholesky(
+            root.unsqueeze(-1) * weighted + torch.eye(root.shape[-1]).to(self.means)
+        )
+        gain = torch.cholesky_solve(weighted.transpose(-1, -2), inner)
+        means = self.means + (gain.transpose(-1, -2) @ residual.unsqueeze(-1)).squeeze(-1)
+        half = torch.linalg.solve_triangular(inner, residual.unsqueeze(-1), upper=False)
+        log_det = inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        scale = seen.sum(-1) * math.log(self.noise * math.sqrt(2 * math.pi))
+        evidence = self.log_weights - 0.5 * half.square().sum((-1, -2)) - log_det - scale
+        return evidence, means, self.covariances - weighted @ gain
+
+
+class MixtureDenoising(ReverseDiffusion):
+    """Exact mean, variance and draws of x given x + noise, for the mixture of a ``MixtureField``."""
+
+    def __init__(self, model: MixtureField):
+        values, self.vectors = torch.linalg.eigh(model.covariances)
+        self.values, self.means, self.log_weights = values.clamp(min=0.0), model.means, model.log_weights
+        self.image_shape = model.image_shape
+        weights = self.log_weights.exp().unsqueeze(-1)
+        self.centre = float((weights * self.means).sum(0).mean())
+        second = self.means.square() + model.covariances.diagonal(dim1=-2, dim2=-1)
+        self.spread = math.sqrt(float((weights * second).sum(0).mean()) - self.centre**2)
+        self.highest, self.lowest = 30 * self.spread, 0.003 * self.spread
+
+    def denoised(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
+        """Return mean and variance of each pixel of x given x + level * noise."""
+        share, mean, values = self._components(noisy, level)
+        rotated = (self.vectors.square() * values.unsqueeze(-2)).sum(-1)
+        first = (share.unsqueeze(-1) * mean).sum(-2)
+        second = (share.unsqueeze(-1) * (mean - first.unsqueeze(-2)).square()).sum(-2)
+        variance = second + (share.unsqueeze(-1) * rotated).sum(-2)
+        return tuple(part.to(noisy.dtype).reshape(noisy.shape) for part in (first, variance))  # type: ignore[return-value]
+
+    def draw_exactly(self, noisy: Image, level: Tensor, generator: Generator) -> Image:
+        """Draw x given x + level * noise from its exact law, without steps."""
+        share, mean, values = self._components(noisy, level)
+        cumulated = share.cumsum(-1)
+        uniform = torch.rand(cumulated.shape[:-1], generator=generator, dtype=share.dtype, device=share.device)
+        chosen = (cumulated < uniform.unsqueeze(-1)).sum(-1).clamp(max=share.shape[-1] - 1)
+        pick = chosen[..., None, None].expand(*chosen.shape, 1, mean.shape[-1])
+        mean, values = mean.gather(-2, pick).squeeze(-2), values.expand_as(mean).gather(-2, pick).squeeze(-2)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        turned = (self.vectors[chosen] @ (values.sqrt() * noise).unsqueeze(-1)).squeeze(-1)
+        return (mean + turned).to(noisy.dtype).reshape(noisy.shape)
+
+    def _components(self, noisy: Image, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each component's share, mean ``(*batch, component, pixel)`` and variances along its axes."""
+        t2 = torch.as_tensor(level).double()[..., None, None].square()
+        residual = noisy.flatten(-3).double().unsqueeze(-2) - self.means
+        along = (residual.unsqueeze(-2) @ self.vectors).squeeze(-2)
+        total = self.values + t2
+        log_share = self.log_weights - 0.5 * (along.square() / total + total.log()).sum(-1)
+        shrunk = (self.vectors @ (along * self.values / total).unsqueeze(-1)).squeeze(-1)
+        return log_share.softmax(-1), self.means + shrunk, self.values * t2 / total
+
+
+def _mixture(log_weights: Tensor, means: Tensor, scales: Tensor) -> dist.MixtureSameFamily:
+    """Return the mixture in single precision, as everything else in a model is."""
+    parts = dist.MultivariateNormal(means.float(), scale_tril=scales.float())
+    return dist.MixtureSameFamily(dist.Categorical(logits=log_weights.float()), parts)
+
+
+def _root(covariances: Tensor) -> Tensor:
+    """Return Cholesky factors of covariances that may have lost their last digits to rounding."""
+    size = covariances.shape[-1]
+    tiny = 1e-10 * covariances.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    symmetric = 0.5 * (covariances + covariances.transpose(-1, -2))
+    return torch.linalg.cholesky(symmetric + tiny * torch.eye(size).to(covariances))
