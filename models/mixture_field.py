@@ -182,7 +182,9 @@ class MixtureDenoising(ReverseDiffusion):
         """Draw x given x + level * noise from its exact law, without steps."""
         share, mean, values = self._components(noisy, level)
         cumulated = share.cumsum(-1)
-        uniform = torch.rand(cumulated.shape[:-1], generator=generator, dtype=share.dtype, device=share.device)
+        uniform = torch.rand(
+            cumulated.shape[:-1], generator=generator, dtype=share.dtype, device=share.device
+        )
         chosen = (cumulated < uniform.unsqueeze(-1)).sum(-1).clamp(max=share.shape[-1] - 1)
         pick = chosen[..., None, None].expand(*chosen.shape, 1, mean.shape[-1])
         mean, values = mean.gather(-2, pick).squeeze(-2), values.expand_as(mean).gather(-2, pick).squeeze(-2)

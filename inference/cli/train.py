@@ -14,9 +14,12 @@ from posterior_inpainting.inference.cli.app import app
 def train(
     name: Annotated[str, typer.Argument(help="Name of a bundled prior.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, digests and card.")],
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints; after a kill the same command goes on.")
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
 ) -> None:
     """Train a bundled prior by its recipe and write its weights and card."""
     from posterior_inpainting.inference.recipes import train_bundled
 
-    typer.echo(train_bundled(name, out, root))
+    typer.echo(train_bundled(name, out, root, checkpoints=checkpoints))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_inpainting.inference.recipes.diffusion import DIFFUSION_RECIPES
 from posterior_inpainting.inference.recipes.generators import GENERATOR_RECIPES
 from posterior_inpainting.inference.recipes.geology import GEOLOGY_RECIPES
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES
@@ -21,19 +22,26 @@ RECIPES: dict[str, Recipe] = {
     **RANDOM_WEIGHT_RECIPES,
     **GENERATOR_RECIPES,
     **PIXEL_RECIPES,
+    **DIFFUSION_RECIPES,
     **PLURALISTIC_RECIPES,
     **GEOLOGY_RECIPES,
 }
 
 
-def train_bundled(name: str, out: str | Path, root: str | Path | None = None, progress: bool = True) -> str:
+def train_bundled(
+    name: str,
+    out: str | Path,
+    root: str | Path | None = None,
+    progress: bool = True,
+    checkpoints: str | Path | None = None,
+) -> str:
     """Train what is bundled under a name by its recipe, write its files and its card, and return the card.
 
     Parameters
     ----------
     name
         A key of ``RECIPES``.
-    out, root, progress
+    out, root, progress, checkpoints
         As for :func:`train_recipe`.
 
     Raises
@@ -43,4 +51,4 @@ def train_bundled(name: str, out: str | Path, root: str | Path | None = None, pr
     """
     if name not in RECIPES:
         raise ValueError(f"unknown bundled set {name!r}; there are recipes for {', '.join(RECIPES)}")
-    return train_recipe(name, RECIPES[name], out, root, progress)
+    return train_recipe(name, RECIPES[name], out, root, progress, checkpoints)

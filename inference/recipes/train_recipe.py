@@ -7,13 +7,19 @@ from pathlib import Path
 
 from posterior_inpainting.inference.recipes.model_card import Minutes, card
 from posterior_inpainting.inference.recipes.recipe import Recipe, Written
+from posterior_inpainting.inference.training.checkpoints import checkpoints_in
 from posterior_inpainting.models import pretrained
 
 __all__ = ["train_recipe"]
 
 
 def train_recipe(
-    name: str, recipe: Recipe, out: str | Path, root: str | Path | None = None, progress: bool = True
+    name: str,
+    recipe: Recipe,
+    out: str | Path,
+    root: str | Path | None = None,
+    progress: bool = True,
+    checkpoints: str | Path | None = None,
 ) -> str:
     """Train by a recipe, write the networks, their digests and their card, and return the card.
 
@@ -29,12 +35,19 @@ def train_recipe(
         Folder of the data set, where it is not found by itself.
     progress
         Whether to show progress bars.
+    checkpoints
+        Folder in which trainings by minibatches are kept epoch by epoch: killed, the same call goes on there. A game of
+        two networks begins anew.
     """
     written = Written(Path(out), name)
     wall, processor = time.perf_counter(), time.process_time()
     data = recipe.data(root)
-    fitted = recipe.fit(data.images, progress)
-    minutes = Minutes((time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60)
+    with checkpoints_in(checkpoints) as kept:
+        fitted = recipe.fit(data.images, progress)
+    minutes = Minutes(
+        (time.perf_counter() - wall + kept.wall) / 60,
+        (time.process_time() - processor + kept.processor) / 60,
+    )
     pretrained.save_parts(written.folder, written.stem, recipe.parts(fitted))
     text = card(
         name, recipe, recipe.describe(name, fitted, data), minutes, recipe.measure(fitted, data, written)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.results.state_files import read_state, write_state
 from posterior_inpainting.inference.streams import Streams, global_state, set_global_state
+from posterior_inpainting.inference.training.checkpoints import next_checkpoint, took_up
 from posterior_inpainting.inference.training.moving_average import MovingAverage
 from posterior_inpainting.inference.training.schedule import Schedule
 
@@ -37,7 +38,8 @@ class Descent:
     parameters
         What is trained, in place.
     schedule
-        How long and how fast; its ``averaging`` is of these parameters, its ``checkpoint`` of this training.
+        How long and how fast; its ``averaging`` is of these parameters, its ``checkpoint`` of this training. Inside
+        ``checkpoints_in`` there is one without its saying so.
     count
         Number of images.
     shares
@@ -57,6 +59,9 @@ class Descent:
         self.optimiser, self.cosine = schedule.stepper(self.parameters, self.steps)
         self.average = MovingAverage(self.parameters, schedule.averaging)
         self.training = Training()
+        chosen = schedule.checkpoint
+        self.checkpoint = next_checkpoint() if chosen is None else Path(chosen)
+        self._before = self._before_processor = 0.0
 
     def run(self, objective: Callable[[Tensor, float], Tensor]) -> Training:
         """Go through the images until the last epoch.
@@ -66,9 +71,10 @@ class Descent:
         objective
             From the indices of a minibatch and its share to its loss, summed over its images.
         """
-        schedule, start = self.schedule, time.perf_counter()
+        schedule = self.schedule
+        wall, processor = time.perf_counter(), time.process_time()
         with Streams(schedule.seed).seeded("training"):
-            before = self._take_up()
+            self._take_up()
             done = len(self.training.losses)
             with tqdm(
                 total=self.steps,
@@ -79,9 +85,9 @@ class Descent:
             ) as bar:
                 for _ in range(done, schedule.epochs):
                     self._epoch(objective, bar)
-                    seconds = before + time.perf_counter() - start
+                    seconds = self._before + time.perf_counter() - wall
                     self.training = replace(self.training, seconds=seconds)
-                    self._commit()
+                    self._commit(self._before_processor + time.process_time() - processor)
         self.average.finish()
         return self.training
 
@@ -106,11 +112,10 @@ class Descent:
                 f"the loss is {total} in epoch {len(losses)}; try a learning rate below {self.schedule.learning_rate}"
             )
 
-    def _commit(self) -> None:
-        if self.schedule.checkpoint is None:
+    def _commit(self, processor: float) -> None:
+        if self.checkpoint is None:
             return
-        path = Path(self.schedule.checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         saved = {
             "signature": self._signature(),
             "parameters": self.parameters,
@@ -120,15 +125,16 @@ class Descent:
             "generators": global_state(),
             "losses": self.training.losses,
             "seconds": self.training.seconds,
+            "processor": processor,
         }
-        write_state(path, saved)
+        write_state(self.checkpoint, saved)
 
-    def _take_up(self) -> float:
-        """Go on from the checkpoint, if there is one; return the seconds that led there."""
-        path = self.schedule.checkpoint
-        if path is None or not Path(path).is_file():
-            return 0.0
-        saved = read_state(Path(path))
+    def _take_up(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        path = self.checkpoint
+        if path is None or not path.is_file():
+            return
+        saved = read_state(path)
         signature = self._signature()
         if saved["signature"] != signature:
             differ = [name for name in signature if saved["signature"].get(name) != signature[name]]
@@ -143,7 +149,8 @@ class Descent:
         self.average.restore(saved["average"])
         set_global_state(saved["generators"])
         self.training = Training(saved["losses"], saved["seconds"])
-        return saved["seconds"]
+        self._before, self._before_processor = saved["seconds"], saved["processor"]
+        took_up(self._before, self._before_processor)
 
     def _signature(self) -> dict[str, Any]:
         """Return what makes this training this one."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
 from posterior_inpainting.models import pretrained
