@@ -77,7 +77,8 @@ class MixtureField(ImageModel):
         if tuple(means.shape) != (count, pixels) or tuple(covariances.shape) != (count, pixels, pixels):
             raise ValueError(
                 f"means has shape {tuple(means.shape)}, covariances {tuple(covariances.shape)}; expected "
-                f"({count}, {pixels}) and ({count}, {pixels}, {pixels}) for {count} weights and images {self.image_shape}"
+                f"({count}, {pixels}) and ({count}, {pixels}, {pixels}) for {count} weights and images of "
+                f"{self.image_shape}"
             )
         if not bool((weights > 0).all()) or not noise > 0:
             raise ValueError(f"weights={weights.tolist()}, noise={noise}; expected positive numbers")

@@ -22,6 +22,7 @@ __all__ = [
     "card",
     "load",
     "load_from",
+    "load_part",
     "load_parts",
     "names",
     "posterior_scales",
@@ -96,6 +97,12 @@ def load_parts(name: str | Path, *needed: str) -> dict[str, nn.Module]:
         for part in parts
         if part != "posterior_scales"
     }
+
+
+def load_part(folder: str | Path, stem: str, part: str) -> nn.Module:
+    """Load one network that :func:`save_parts` wrote to ``folder`` under ``stem``, frozen."""
+    path = Path(folder) / f"{stem}{part}.safetensors"
+    return _load_part(path, read_digests(path.parent)).requires_grad_(False).eval()
 
 
 def posterior_scales(name: str | Path) -> dict[str, Tensor]:

@@ -71,18 +71,16 @@ class DenoiserRecipe(DatasetRecipe):
 
     def measure(self, fitted: Denoiser, data: Data, written: Written) -> str:
         """Measure the saved weights, as a user will load them."""
-        denoiser: Any = pretrained.load_parts(
-            written.name if not written.folder else written.folder / "", "denoiser"
-        )
-        return figures_table(denoising_errors(denoiser["denoiser"], data.held_out[:1000]))
+        denoiser: Any = pretrained.load_part(written.folder, written.stem, "denoiser")
+        return figures_table(denoising_errors(denoiser, data.held_out[:1000]))
 
     def describe(self, name: str, fitted: Denoiser, data: Data) -> Description:
         """Return the card's words."""
         weights = sum(p.numel() for p in fitted.parameters())
         return Description(
             about=(
-                f"A denoiser of {weights:,} weights, stored in half precision: mean and variance of each pixel of an image\n"
-                f'given the image under noise of any level. `DiffusionPrior.load("{name}")` makes the model of it.'
+                f"A denoiser of {weights:,} weights, stored in half precision: mean and variance of each pixel of an\n"
+                f'image given the image under noise of any level. `DiffusionPrior.load("{name}")` makes the model of it.'
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",

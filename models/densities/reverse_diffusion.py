@@ -6,13 +6,14 @@ step down from level t to level s draws from
 .. math:: x_s \mid x_t \sim N\Big( D + \frac{s^2}{t^2} (x_t - D),\;
           \frac{s^2 (t^2 - s^2)}{t^2} + \Big( \frac{t^2 - s^2}{t^2} \Big)^2 v \Big),
 
-which has the mean and the pixels' variances of the true law of :math:`x_s` given :math:`x_t` (Ho et al. 2020 without the
-second variance, Bao et al. 2022 with it). What it lacks is that the true law is no normal one, and that pixels depend
-on each other: both vanish as the steps become small.
+which has the mean and the pixels' variances of the true law of :math:`x_s` given :math:`x_t` (Ho et al. 2020 without
+the second variance, Bao et al. 2022 with it). What it lacks is that the true law is no normal one, and that pixels
+depend on each other: both vanish as the steps become small.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 
 import torch
@@ -47,7 +48,8 @@ def noise_levels(count: int, highest: float, lowest: float, curvature: float = 7
     """
     if count < 1 or not 0 < lowest <= highest:
         raise ValueError(
-            f"steps={count}, highest={highest:g}, lowest={lowest:g}; expected at least one step, and 0 < lowest <= highest"
+            f"steps={count}, highest={highest:g}, lowest={lowest:g}; expected at least one step, and "
+            "0 < lowest <= highest"
         )
     root = torch.linspace(highest ** (1 / curvature), lowest ** (1 / curvature), count)
     levels = root**curvature
@@ -109,7 +111,7 @@ class ReverseDiffusion(ABC):
             Of the steps' noises.
         """
         levels = noise_levels(steps, level, min(level, self.lowest)).to(noisy)
-        for now, following in zip(levels[:-1], levels[1:], strict=True):
+        for now, following in itertools.pairwise(levels):
             mean, spread = self.step(noisy, now, following)
             noise = torch.randn(noisy.shape, generator=generator, dtype=noisy.dtype, device=noisy.device)
             noisy = mean + spread * noise
