@@ -16,6 +16,9 @@ from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
+from posterior_inpainting.inference.methods.noise_matched_gibbs import NoiseMatchedGibbs
+from posterior_inpainting.inference.methods.noise_matched_smc import NoiseMatchedSMC
+from posterior_inpainting.inference.methods.noise_matched_tempering import NoiseMatchedTempering
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
@@ -52,6 +55,9 @@ __all__ = [
     "Loss",
     "Method",
     "Nested",
+    "NoiseMatchedGibbs",
+    "NoiseMatchedSMC",
+    "NoiseMatchedTempering",
     "ParallelTempering",
     "PixelCrossEntropy",
     "Plan",

@@ -13,6 +13,7 @@ from posterior_inpainting.models.geology.nearest_measurement import NearestMeasu
 from posterior_inpainting.models.images import image_files
 from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
+from posterior_inpainting.models.mixture_field import MixtureField
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.pixel_constrained import PixelConstrained
@@ -47,6 +48,7 @@ __all__ = [
     "ImageModel",
     "LatentCode",
     "LinearGaussian",
+    "MixtureField",
     "MixturePrior",
     "NearestMeasurement",
     "Observation",

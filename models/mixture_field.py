@@ -134,6 +134,10 @@ class MixtureField(ImageModel):
         """Return log p(x~) in nats, batch shape that of the images, float64."""
         return self._conditioned(image, mask)[0].logsumexp(-1)
 
+    def law_of_kept(self, kept: dict[str, Tensor]) -> dist.TorchDistribution:
+        """Return the law of pixels around completions."""
+        return dist.Normal(kept["completion"], self.noise)
+
     def reverse_diffusion(self) -> MixtureDenoising:
         """Return the mixture as samplers by denoising ask for it."""
         return MixtureDenoising(self)
@@ -163,7 +167,7 @@ class MixtureDenoising(ReverseDiffusion):
     def __init__(self, model: MixtureField):
         values, self.vectors = torch.linalg.eigh(model.covariances)
         self.values, self.means, self.log_weights = values.clamp(min=0.0), model.means, model.log_weights
-        self.image_shape = model.image_shape
+        self.image_shape, self.noise, self.device = model.image_shape, model.noise, model.means.device
         weights = self.log_weights.exp().unsqueeze(-1)
         self.centre = float((weights * self.means).sum(0).mean())
         second = self.means.square() + model.covariances.diagonal(dim1=-2, dim2=-1)
@@ -179,8 +183,10 @@ class MixtureDenoising(ReverseDiffusion):
         variance = second + (share.unsqueeze(-1) * rotated).sum(-2)
         return tuple(part.to(noisy.dtype).reshape(noisy.shape) for part in (first, variance))  # type: ignore[return-value]
 
-    def draw_exactly(self, noisy: Image, level: Tensor, generator: Generator) -> Image:
-        """Draw x given x + level * noise from its exact law, without steps."""
+    def draw(self, noisy: Image, level: Tensor, steps: int | None, generator: Generator) -> Image:
+        """Draw x given x + level * noise; without steps from its exact law."""
+        if steps is not None:
+            return super().draw(noisy, level, steps, generator)
         share, mean, values = self._components(noisy, level)
         cumulated = share.cumsum(-1)
         uniform = torch.rand(

@@ -1,14 +1,15 @@
 r"""Carrying a cloud of particles from the prior to the posterior, one temperature after another.
 
 Del Moral, Doucet & Jasra 2006, *Sequential Monte Carlo Samplers*; each temperature is the one at which the effective
-sample size of the reweighting keeps a given share (Jasra et al. 2011), and after each resampling Hamiltonian moves go
-on until particles have forgotten where they were.
+sample size of the reweighting keeps a given share (Jasra et al. 2011). How particles move at a temperature is for
+others to say: all that is asked of the moves is that they leave the tempered posterior as it is.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,53 +17,75 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
-from posterior_inpainting.inference.methods.adaptation import Moments
 from posterior_inpainting.inference.methods.loop import Process, Row
-from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory
 from posterior_inpainting.inference.streams import Streams
 
-__all__ = ["Annealing", "AnnealingSettings", "Cloud"]
-
-
-@dataclass(frozen=True)
-class AnnealingSettings:
-    """How a cloud is cooled; the fields are those of ``TemperedSMC``."""
-
-    share: float = 0.7
-    steps: int = 8
-    correlation: float = 0.15
-    max_moves: int = 20
-    target_acceptance: float = 0.8
-
-    def __post_init__(self):
-        if not 0 < self.share < 1 or self.steps < 1 or self.max_moves < 1:
-            raise ValueError(
-                f"share={self.share}, steps={self.steps}, max_moves={self.max_moves}; expected a share in "
-                "(0, 1) and at least 1 of the others"
-            )
+__all__ = ["Annealing", "Cloud", "Moves", "check_share"]
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Particles ``(replicate, particle, dim)`` and what each replicate ``(replicate,)`` has come to."""
+    """Particles ``(replicate, particle, dim)`` and what each replicate ``(replicate,)`` has come to.
 
-    point: Point
+    ``tuned`` is whatever the moves learn of each replicate, such as a step size.
+    """
+
+    position: Tensor
+    log_likelihood: Tensor
     inverse_temperature: Tensor
     log_evidence: Tensor
-    step_size: Tensor
+    tuned: Tensor
+
+
+class Moves(ABC):
+    """What moves particles at a temperature.
+
+    Attributes
+    ----------
+    density
+        Whose gradients are counted.
+    first_tuned
+        What a replicate's ``tuned`` is before anything is learnt.
+    """
+
+    density: Density
+    first_tuned: float = 0.0
+
+    @abstractmethod
+    def start(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Return ``count`` draws of the prior, ``(count, dim)``, and their log likelihoods ``(count,)``."""
+
+    @abstractmethod
+    def move(self, cloud: Cloud, generator: Generator) -> Cloud:
+        """Return the cloud after moves that leave each replicate's tempered posterior as it is."""
+
+
+def check_share(share: float) -> None:
+    """Raise ``ValueError`` unless it is a share of the particles."""
+    if not 0 < share < 1:
+        raise ValueError(f"share={share}; expected a number in (0, 1)")
 
 
 class Annealing(Process):
-    """A cloud on its way from prior to posterior: a temperature a step, and nothing kept before the last."""
+    """A cloud on its way from prior to posterior: a temperature a step, and nothing kept before the last.
+
+    Parameters
+    ----------
+    moves
+        How particles start and move.
+    share
+        Effective sample size that a reweighting keeps, as a share of the particles.
+    replicates, particles
+        Clouds side by side, and particles of each.
+    streams
+        Of all random numbers.
+    """
 
     label = "tempering"
     total, draws, commits_every = None, 0, 1  # how many temperatures there will be is not known
 
-    def __init__(
-        self, settings: AnnealingSettings, density: Density, replicates: int, particles: int, streams: Streams
-    ):
-        self.settings, self.density, self.streams = settings, density, streams
+    def __init__(self, moves: Moves, share: float, replicates: int, particles: int, streams: Streams):
+        self.moves, self.share, self.streams = moves, share, streams
         self.replicates, self.particles = replicates, particles
 
     @property
@@ -73,19 +96,20 @@ class Annealing(Process):
     @property
     def gradients(self) -> int:
         """Gradient evaluations so far."""
-        return self.density.gradients
+        return self.moves.density.gradients
 
     def start(self) -> None:
         """Draw every particle from the prior."""
-        drawn = draw_starts(self.density, self.replicates * self.particles, self.streams)
-        position = drawn.reshape(self.replicates, self.particles, -1)
-        zeros = position.new_zeros(self.replicates)
-        self._generator = self.streams.generator("momenta", device=position.device)
-        self.cloud = Cloud(evaluate(self.density, position, 0.0), zeros, zeros, zeros + 0.5)
+        drawn, likelihood = self.moves.start(self.replicates * self.particles, self.streams)
+        shape = self.replicates, self.particles
+        zeros = drawn.new_zeros(self.replicates)
+        self._generator = self.streams.generator("momenta", device=drawn.device)
+        position = drawn.reshape(*shape, -1)
+        self.cloud = Cloud(position, likelihood.reshape(shape), zeros, zeros, zeros + self.moves.first_tuned)
 
     def step(self) -> Row | None:
         """Go down to the next temperature of each replicate."""
-        self.cloud = self._move(self._reweight(self.cloud))
+        self.cloud = self.moves.move(self._reweight(self.cloud), self._generator)
         self.iteration += 1
         return None
 
@@ -96,7 +120,7 @@ class Annealing(Process):
             "generator": self._generator.get_state(),
             "device": str(self._generator.device),
             "iteration": self.iteration,
-            "gradients": self.density.gradients,
+            "gradients": self.gradients,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -104,7 +128,7 @@ class Annealing(Process):
         self.cloud, self.iteration = state["cloud"], state["iteration"]
         self._generator = Generator(device=state["device"])
         self._generator.set_state(state["generator"])
-        self.density.gradients = state["gradients"]
+        self.moves.density.gradients = state["gradients"]
         spend(state["gradients"])
 
     def status(self) -> str:
@@ -113,40 +137,19 @@ class Annealing(Process):
 
     def _reweight(self, cloud: Cloud) -> Cloud:
         """Choose the next temperature of each replicate, reweight, count the evidence, resample."""
-        likelihood, now = cloud.point.log_likelihood, cloud.inverse_temperature
-        following = _next_temperature(likelihood, now, self.settings.share)
+        likelihood, now = cloud.log_likelihood, cloud.inverse_temperature
+        following = _next_temperature(likelihood, now, self.share)
         log_weight = (following - now).unsqueeze(1) * likelihood
-        count = likelihood.shape[1]
-        evidence = cloud.log_evidence + log_weight.logsumexp(1) - math.log(count)
+        evidence = cloud.log_evidence + log_weight.logsumexp(1) - math.log(likelihood.shape[1])
         chosen = _systematic(log_weight.softmax(1), self._generator)
-        wide = chosen.unsqueeze(-1).expand_as(cloud.point.position)
-        point = Point(
-            cloud.point.position.gather(1, wide),
-            cloud.point.gradient.gather(1, wide),
-            cloud.point.log_prior.gather(1, chosen),
-            likelihood.gather(1, chosen),
+        wide = chosen.unsqueeze(-1).expand_as(cloud.position)
+        return replace(
+            cloud,
+            position=cloud.position.gather(1, wide),
+            log_likelihood=likelihood.gather(1, chosen),
+            inverse_temperature=following,
+            log_evidence=evidence,
         )
-        return Cloud(point, following, evidence, cloud.step_size)
-
-    def _move(self, cloud: Cloud) -> Cloud:
-        """Move every particle until it has forgotten where it was."""
-        beta = cloud.inverse_temperature.unsqueeze(1)
-        moments = Moments.start(cloud.point.position).update(cloud.point.position)
-        scales = moments.scales()
-        point = evaluate(self.density, cloud.point.position, beta)  # the gradient at the new temperature
-        origin, step = point.position, cloud.step_size
-        for _ in range(self.settings.max_moves):
-            spread = float(torch.rand((), generator=self._generator, device=origin.device))
-            steps = [max(1, round(self.settings.steps * (0.5 + 0.5 * spread)))] * len(step)
-            proposal = trajectory(self.density, point, step, steps, scales, self._generator, beta)
-            point, _ = metropolis(point, proposal.point, proposal.acceptance, self._generator)
-            # Between moves, so that each move on its own leaves the tempered posterior as it is.
-            step = (
-                step * (0.5 * (proposal.acceptance.mean(1) - self.settings.target_acceptance)).exp()
-            ).clamp(1e-6, 2.0)
-            if float(_correlation(origin, point.position).max()) < self.settings.correlation:
-                break
-        return Cloud(point, cloud.inverse_temperature, cloud.log_evidence, step)
 
 
 def _next_temperature(log_likelihood: Tensor, now: Tensor, share: float) -> Tensor:
@@ -172,17 +175,3 @@ def _systematic(weight: Tensor, generator: Generator) -> Tensor:
     offset = torch.rand((replicates, 1), generator=generator, device=weight.device)
     places = (torch.arange(count, device=weight.device) + offset) / count
     return torch.searchsorted(weight.double().cumsum(1), places.double()).clamp(max=count - 1)
-
-
-def _correlation(origin: Tensor, now: Tensor) -> Tensor:
-    """Root mean square correlation over particles of each coordinate, and of its square, with its start.
-
-    The squares too, because a move to the mirror image forgets nothing of the distance; ``(replicate,)``.
-    """
-
-    def standard(position: Tensor) -> Tensor:
-        centred = position - position.mean(1, keepdim=True)
-        features = torch.cat([centred, centred.square() - centred.square().mean(1, keepdim=True)], -1)
-        return features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
-
-    return (standard(origin) * standard(now)).mean(1).square().mean(-1).sqrt()

@@ -24,12 +24,13 @@ from torch import Generator, Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.annealing import Annealing, AnnealingSettings
+from posterior_inpainting.inference.methods.annealing import Annealing
 from posterior_inpainting.inference.methods.evidence_resampling import resampled
+from posterior_inpainting.inference.methods.hamiltonian_moves import AnnealingSettings, HamiltonianMoves
 from posterior_inpainting.inference.methods.loop import drive
 from posterior_inpainting.inference.streams import Streams
 
-__all__ = ["TemperedSMC", "pooled_evidence"]
+__all__ = ["TemperedSMC", "from_replicates", "pooled_evidence"]
 
 
 @dataclass(frozen=True)
@@ -69,30 +70,13 @@ class TemperedSMC(AnnealingSettings, Method):
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Carry ``chains`` replicates of ``draws`` particles from prior to posterior, and draw from their mixture."""
         density = Potential(problem)
-        process = Annealing(self, density, plan.chains, plan.draws, plan.streams)
+        process = Annealing(
+            HamiltonianMoves(self, density), self.share, plan.chains, plan.draws, plan.streams
+        )
         drive(process, plan)
-        cloud = process.cloud
-        generator = plan.streams.generator("resampling", device=cloud.log_evidence.device)
-        replicate, particle = resampled(cloud.log_evidence, plan.draws, plan.chains * plan.draws, generator)
-        shape = plan.chains, plan.draws
-        stats = {
-            "lp": cloud.point.log_density()[replicate, particle].reshape(shape),
-            "replicate": replicate.reshape(shape),
-            "log_replicate_evidence": cloud.log_evidence[replicate].reshape(shape),
-        }
-        position = cloud.point.position[replicate, particle].reshape(*shape, -1)
-        share = cloud.log_evidence.double().softmax(0)
-        attrs: dict[str, Any] = {
-            "replicates": plan.chains,
-            "effective_replicates": float(1 / share.square().sum()),
-            "temperatures": process.iteration,
-            "gradient_evaluations": density.gradients,
-            "potential": density.route,
-        }
-        if not problem.abilities.is_pseudo_posterior:  # of a weighted density it would be no evidence
-            estimate, error = pooled_evidence(cloud.log_evidence)
-            attrs |= {"log_evidence": estimate, "log_evidence_se": error}
-        return Draws(density.keep(position), stats, "particles", attrs)
+        with torch.no_grad():
+            log_density = sum(density(process.cloud.position))
+        return from_replicates(process, problem, plan, {"lp": log_density})
 
     def starts(self, density: Density, count: int, generator: Generator) -> Tensor:
         """Return ``(group, count, dim)`` particles of one replicate of at least 256."""
@@ -101,11 +85,42 @@ class TemperedSMC(AnnealingSettings, Method):
         particles = max(256, count)
         # A stream of its own, told by the generator that the kernel was given.
         number = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        process = Annealing(self, density, 1, particles, Streams(number))
+        process = Annealing(HamiltonianMoves(self, density), self.share, 1, particles, Streams(number))
         drive(process, Plan(0, 1))
-        position = process.cloud.point.position
+        position = process.cloud.position
         chosen = torch.randperm(particles, generator=generator, device=position.device)[:count]
         return position[:, chosen]
+
+
+def from_replicates(process: Annealing, problem: Problem, plan: Plan, stats: dict[str, Any]) -> Draws:
+    """Return draws of the mixture of a finished process's replicates, each weighed by its evidence.
+
+    Parameters
+    ----------
+    process, problem, plan
+        What ran, on what, and how long.
+    stats
+        Statistic -> ``(replicate, particle)``.
+    """
+    cloud, density, shape = process.cloud, process.moves.density, (plan.chains, plan.draws)
+    generator = plan.streams.generator("resampling", device=cloud.log_evidence.device)
+    replicate, particle = resampled(cloud.log_evidence, plan.draws, plan.chains * plan.draws, generator)
+    found = {name: value[replicate, particle].reshape(shape) for name, value in stats.items()}
+    found["replicate"] = replicate.reshape(shape)
+    found["log_replicate_evidence"] = cloud.log_evidence[replicate].reshape(shape)
+    share = cloud.log_evidence.double().softmax(0)
+    attrs: dict[str, Any] = {
+        "replicates": plan.chains,
+        "effective_replicates": float(1 / share.square().sum()),
+        "temperatures": process.iteration,
+        "gradient_evaluations": density.gradients,
+        "potential": density.route,
+    }
+    if not problem.abilities.is_pseudo_posterior:  # of a weighted density it would be no evidence
+        estimate, error = pooled_evidence(cloud.log_evidence)
+        attrs |= {"log_evidence": estimate, "log_evidence_se": error}
+    position = cloud.position[replicate, particle].reshape(*shape, -1)
+    return Draws(density.keep(position), found, "particles", attrs)
 
 
 def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:

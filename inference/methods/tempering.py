@@ -21,6 +21,7 @@ from posterior_inpainting.inference.methods import chees
 from posterior_inpainting.inference.methods.adaptation import windows
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.kernel import Kernel
+from posterior_inpainting.inference.methods.replica_exchange import evenly_spaced, exchanged
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate
 
 __all__ = ["ParallelTempering"]
@@ -95,11 +96,12 @@ class ParallelTempering(Kernel):
         """Move every replica, then let alternate pairs of neighbours swap."""
         beta = state.inverse_temperature.unsqueeze(1)
         replicas, info = self._moves().step(density, state.replicas, generator, beta)
-        point, rejection = self._swap(
-            replicas.point, state.inverse_temperature, replicas.iteration, generator
+        moved = replicas.point
+        (position,), rejection = exchanged(
+            [moved.position], moved.log_likelihood, state.inverse_temperature, replicas.iteration, generator
         )
         # The gradient is of the tempered density: whoever changed temperature needs it anew.
-        point = evaluate(density, point.position, beta)
+        point = evaluate(density, position, beta)
         info = {name: value[:1] for name, value in info.items()}
         info["lp"] = point.log_density()[:1]
         swaps = state.swaps + 1
@@ -114,39 +116,8 @@ class ParallelTempering(Kernel):
     def _moves(self) -> ChEES:
         return replace(self.moves, warmup=self.warmup)
 
-    def _swap(
-        self, point: Point, inverse: Tensor, iteration: int, generator: Generator
-    ) -> tuple[Point, Tensor]:
-        """Swap pairs (0, 1), (2, 3), ... and (1, 2), (3, 4), ... in turn; return mean rejection of each pair."""
-        first = torch.arange(iteration % 2, len(inverse) - 1, 2, device=inverse.device)
-        second = first + 1
-        ratio = (inverse[first] - inverse[second]).unsqueeze(1) * (
-            point.log_likelihood[second] - point.log_likelihood[first]
-        )
-        probability = ratio.clamp(max=0).exp().nan_to_num(0.0)
-        draw = torch.rand(probability.shape, generator=generator, device=probability.device)
-        swapped = draw < probability
-
-        def exchange(values: Tensor) -> Tensor:
-            mask = swapped.unsqueeze(-1) if values.dim() == 3 else swapped
-            result = values.clone()
-            result[first] = torch.where(mask, values[second], values[first])
-            result[second] = torch.where(mask, values[first], values[second])
-            return result
-
-        rejection = torch.zeros_like(inverse[1:])
-        rejection[first] = 1 - probability.mean(1)
-        fields = (point.position, point.gradient, point.log_prior, point.log_likelihood)
-        return Point(*map(exchange, fields)), rejection
-
     def _space_evenly(self, density: Density, state: State) -> State:
         """Put the temperatures where neighbours would reject equally often (Syed et al. 2022, section 5.1)."""
-        barrier = torch.cat([torch.zeros_like(state.rejection[:1]), (state.rejection + 1e-3).cumsum(0)])
-        wanted = torch.linspace(0, 1, len(barrier)).to(barrier) * barrier[-1]
-        right = torch.searchsorted(barrier, wanted[1:-1].contiguous()).clamp(1, len(barrier) - 1)
-        share = (wanted[1:-1] - barrier[right - 1]) / (barrier[right] - barrier[right - 1])
-        old = state.inverse_temperature
-        inner = old[right - 1] + share * (old[right] - old[right - 1])
-        inverse = torch.cat([old[:1], inner, old[-1:]])
+        inverse = evenly_spaced(state.inverse_temperature, state.rejection)
         point = evaluate(density, state.replicas.point.position, inverse.unsqueeze(1))
         return State(replace(state.replicas, point=point), inverse, torch.zeros_like(state.rejection))

@@ -80,7 +80,8 @@ class DenoiserRecipe(DatasetRecipe):
         return Description(
             about=(
                 f"A denoiser of {weights:,} weights, stored in half precision: mean and variance of each pixel of an\n"
-                f'image given the image under noise of any level. `DiffusionPrior.load("{name}")` makes the model of it.'
+                "image given the image under noise of any level.\n"
+                f'`DiffusionPrior.load("{name}")` makes the model of it.'
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",

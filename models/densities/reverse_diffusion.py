@@ -24,7 +24,7 @@ from posterior_inpainting.models.shapes import Image, ImageShape
 __all__ = ["ReverseDiffusion", "noise_levels"]
 
 
-def noise_levels(count: int, highest: float, lowest: float, curvature: float = 7.0) -> Tensor:
+def noise_levels(count: int, highest: float | Tensor, lowest: float, curvature: float = 7.0) -> Tensor:
     """Return decreasing noise levels, close together where they are low, and 0 (Karras et al. 2022, equation 5).
 
     Parameters
@@ -32,9 +32,14 @@ def noise_levels(count: int, highest: float, lowest: float, curvature: float = 7
     count
         How many of them are positive.
     highest, lowest
-        The first of them, and the last; of a single one the first.
+        The first of them, one number or ``(*batch,)``, and the last; of a single one the first.
     curvature
         1 for even steps; higher for smaller steps at low levels.
+
+    Returns
+    -------
+    Tensor
+        ``(count + 1, *batch)``.
 
     Raises
     ------
@@ -46,15 +51,17 @@ def noise_levels(count: int, highest: float, lowest: float, curvature: float = 7
     >>> [round(t, 3) for t in noise_levels(4, highest=10.0, lowest=0.01).tolist()]
     [10.0, 1.847, 0.195, 0.01, 0.0]
     """
-    if count < 1 or not 0 < lowest <= highest:
+    first = torch.as_tensor(highest, dtype=torch.get_default_dtype())
+    if count < 1 or not 0 < lowest <= float(first.max()):
         raise ValueError(
-            f"steps={count}, highest={highest:g}, lowest={lowest:g}; expected at least one step, and "
+            f"steps={count}, highest={float(first.max()):g}, lowest={lowest:g}; expected at least one step, and "
             "0 < lowest <= highest"
         )
-    root = torch.linspace(highest ** (1 / curvature), lowest ** (1 / curvature), count)
-    levels = root**curvature
-    levels[0] = highest  # to the last bit
-    return torch.cat([levels, torch.zeros(1)])
+    ends = first ** (1 / curvature), first.clamp(max=lowest) ** (1 / curvature)
+    share = torch.linspace(0, 1, count, device=first.device).reshape(-1, *[1] * first.dim())
+    levels = (ends[0] + share * (ends[1] - ends[0])) ** curvature
+    levels[0] = first  # to the last bit
+    return torch.cat([levels, torch.zeros_like(levels[:1])])
 
 
 class ReverseDiffusion(ABC):
@@ -68,8 +75,14 @@ class ReverseDiffusion(ABC):
         Noise levels between which it can denoise. At the highest next to nothing is left of the image.
     centre, spread
         Mean and standard deviation of pixels.
+    noise
+        Standard deviation of a seen pixel around the image.
+    device
+        Where it computes.
     """
 
+    noise: float
+    device: torch.device
     image_shape: ImageShape
     highest: float
     lowest: float
@@ -96,7 +109,7 @@ class ReverseDiffusion(ABC):
         spread = s * (1 - kept) + (1 - kept).square() * variance
         return mean + kept * (noisy - mean), spread.sqrt()
 
-    def draw(self, noisy: Image, level: float, steps: int, generator: Generator) -> Image:
+    def draw(self, noisy: Image, level: Tensor, steps: int | None, generator: Generator) -> Image:
         """Draw x given x + level * noise, ``(*batch, channel, row, column)``, in so many steps down to 0.
 
         Parameters
@@ -104,21 +117,24 @@ class ReverseDiffusion(ABC):
         noisy
             ``(*batch, channel, row, column)``.
         level
-            Of all of them.
+            ``(*batch,)``, or of fewer dimensions.
         steps
-            Evaluations of the denoiser for each image.
+            Evaluations of the denoiser for each image; ``None`` for a prior that needs none.
         generator
             Of the steps' noises.
         """
-        levels = noise_levels(steps, level, min(level, self.lowest)).to(noisy)
+        if steps is None:
+            raise ValueError(f"steps=None; {type(self).__name__} denoises step by step")
+        levels = noise_levels(steps, level, self.lowest).to(noisy)
         for now, following in itertools.pairwise(levels):
             mean, spread = self.step(noisy, now, following)
             noise = torch.randn(noisy.shape, generator=generator, dtype=noisy.dtype, device=noisy.device)
             noisy = mean + spread * noise
         return noisy
 
-    def draw_prior(self, count: int, steps: int, generator: Generator) -> Image:
+    def draw_prior(self, count: int, steps: int | None, generator: Generator) -> Image:
         """Draw ``count`` images of the prior, from noise alone."""
         noise = torch.randn((count, *self.image_shape), generator=generator, device=generator.device)
         total = (self.highest**2 + self.spread**2) ** 0.5
-        return self.draw(self.centre + total * noise, self.highest, steps, generator)
+        highest = torch.tensor(self.highest, device=noise.device)
+        return self.draw(self.centre + total * noise, highest, steps, generator)

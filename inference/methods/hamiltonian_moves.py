@@ -1,0 +1,83 @@
+"""Hamiltonian moves of a cloud of particles, until they have forgotten where they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
+from posterior_inpainting.inference.methods.adaptation import Moments
+from posterior_inpainting.inference.methods.annealing import Cloud, Moves, check_share
+from posterior_inpainting.inference.methods.trajectory import evaluate, metropolis, trajectory
+from posterior_inpainting.inference.streams import Streams
+
+__all__ = ["AnnealingSettings", "HamiltonianMoves"]
+
+
+@dataclass(frozen=True)
+class AnnealingSettings:
+    """How a cloud is cooled and moved; the fields are those of ``TemperedSMC``."""
+
+    share: float = 0.7
+    steps: int = 8
+    correlation: float = 0.15
+    max_moves: int = 20
+    target_acceptance: float = 0.8
+
+    def __post_init__(self):
+        check_share(self.share)
+        if self.steps < 1 or self.max_moves < 1:
+            raise ValueError(f"steps={self.steps}, max_moves={self.max_moves}; expected at least 1 of each")
+
+
+class HamiltonianMoves(Moves):
+    """Leapfrog trajectories with scales of the cloud itself, as many as it takes to forget the start."""
+
+    first_tuned = 0.5  # the step size
+
+    def __init__(self, settings: AnnealingSettings, density: Density):
+        self.settings, self.density = settings, density
+
+    def start(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Return draws of the prior at which the density is finite."""
+        position = draw_starts(self.density, count, streams)
+        with torch.no_grad():
+            log_likelihood = self.density(position)[1]
+        return position.squeeze(0), log_likelihood.squeeze(0)
+
+    def move(self, cloud: Cloud, generator: Generator) -> Cloud:
+        """Move every particle until it has forgotten where it was."""
+        settings = self.settings
+        beta = cloud.inverse_temperature.unsqueeze(1)
+        scales = Moments.start(cloud.position).update(cloud.position).scales()
+        point = evaluate(self.density, cloud.position, beta)
+        origin, step = point.position, cloud.tuned
+        for _ in range(settings.max_moves):
+            spread = float(torch.rand((), generator=generator, device=origin.device))
+            steps = [max(1, round(settings.steps * (0.5 + 0.5 * spread)))] * len(step)
+            proposal = trajectory(self.density, point, step, steps, scales, generator, beta)
+            point, _ = metropolis(point, proposal.point, proposal.acceptance, generator)
+            # Between moves, so that each move on its own leaves the tempered posterior as it is.
+            step = (step * (0.5 * (proposal.acceptance.mean(1) - settings.target_acceptance)).exp()).clamp(
+                1e-6, 2.0
+            )
+            if float(_correlation(origin, point.position).max()) < settings.correlation:
+                break
+        return replace(cloud, position=point.position, log_likelihood=point.log_likelihood, tuned=step)
+
+
+def _correlation(origin: Tensor, now: Tensor) -> Tensor:
+    """Root mean square correlation over particles of each coordinate, and of its square, with its start.
+
+    The squares too, because a move to the mirror image forgets nothing of the distance; ``(replicate,)``.
+    """
+
+    def standard(position: Tensor) -> Tensor:
+        centred = position - position.mean(1, keepdim=True)
+        features = torch.cat([centred, centred.square() - centred.square().mean(1, keepdim=True)], -1)
+        return features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    return (standard(origin) * standard(now)).mean(1).square().mean(-1).sqrt()
