@@ -110,8 +110,8 @@ class MixtureField(ImageModel):
         flat = images.flatten(1).double()
         floor = float(flat.std()) / 20
         found = GaussianMixture(components, reg_covar=floor**2, random_state=seed).fit(flat.numpy())
-        parts = (torch.as_tensor(part) for part in (found.weights_, found.means_, found.covariances_))
-        return cls(*parts, tuple(images.shape[1:]), noise)
+        weights, means, covariances = map(torch.as_tensor, (found.weights_, found.means_, found.covariances_))
+        return cls(weights, means, covariances, tuple(images.shape[1:]), noise)
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw pixels from the mixture, then the image around them."""

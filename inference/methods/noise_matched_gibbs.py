@@ -1,7 +1,8 @@
 """`NoiseMatchedGibbs`: Markov chains of whole images, by noise on hidden pixels and denoising of all, in turn.
 
 What is exact in it, and what is whose, is said in ``density.denoised_images``. A round moves an image by about the
-noise of the seen pixels, so that chains mix in about (spread of a hidden pixel / noise) squared rounds: where that is many,
+noise of the seen pixels, so that chains mix in about (spread of a hidden pixel / noise) squared rounds: where those are
+many,
 ``NoiseMatchedTempering`` or ``NoiseMatchedSMC`` do better.
 """
 

@@ -79,7 +79,7 @@ def evenly_spaced(inverse_temperature: Tensor, rejection: Tensor) -> Tensor:
     Examples
     --------
     >>> evenly_spaced(torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.1, 0.3]))
-    tensor([1.0000, 0.3328, 0.0000])
+    tensor([1.0000, 0.3339, 0.0000])
     """
     barrier = torch.cat([torch.zeros_like(rejection[:1]), (rejection + 1e-3).cumsum(0)])
     wanted = torch.linspace(0, 1, len(barrier)).to(barrier) * barrier[-1]

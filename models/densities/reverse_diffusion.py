@@ -49,7 +49,7 @@ def noise_levels(count: int, highest: float | Tensor, lowest: float, curvature: 
     Examples
     --------
     >>> [round(t, 3) for t in noise_levels(4, highest=10.0, lowest=0.01).tolist()]
-    [10.0, 1.847, 0.195, 0.01, 0.0]
+    [10.0, 1.936, 0.226, 0.01, 0.0]
     """
     first = torch.as_tensor(highest, dtype=torch.get_default_dtype())
     if count < 1 or not 0 < lowest <= float(first.max()):
@@ -77,11 +77,14 @@ class ReverseDiffusion(ABC):
         Mean and standard deviation of pixels.
     noise
         Standard deviation of a seen pixel around the image.
+    own_steps
+        Steps of the reverse chain that the model itself is; ``None`` where its law is that of no chain.
     device
         Where it computes.
     """
 
     noise: float
+    own_steps: int | None = None
     device: torch.device
     image_shape: ImageShape
     highest: float

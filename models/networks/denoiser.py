@@ -90,13 +90,10 @@ class Denoiser(nn.Module):
             for _ in range(blocks):
                 self.up.append(_Block(before + kept.pop(), units, width))
                 before = units
-        self.last = nn.Sequential(
-            nn.GroupNorm(_groups(before), before),
-            nn.SiLU(),
-            nn.Conv2d(before, 2 * channels * patch**2, 3, padding=1),
-        )
-        nn.init.zeros_(self.last[-1].weight)  # at first it is the best linear denoiser of a single pixel
-        nn.init.zeros_(self.last[-1].bias)
+        head = nn.Conv2d(before, 2 * channels * patch**2, 3, padding=1)
+        nn.init.zeros_(head.weight)  # at first it is the best linear denoiser of a single pixel
+        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        self.last = nn.Sequential(nn.GroupNorm(_groups(before), before), nn.SiLU(), head)
 
     def configuration(self) -> dict[str, Any]:
         """Return what the network is made with."""
