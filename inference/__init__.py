@@ -12,6 +12,8 @@ from posterior_inpainting.inference.evaluation.pruning import prune, pruning_cur
 from posterior_inpainting.inference.infer import infer, infer_many, sample
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.diffpir import DiffPIR
+from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
@@ -20,6 +22,9 @@ from posterior_inpainting.inference.methods.noise_matched_gibbs import NoiseMatc
 from posterior_inpainting.inference.methods.noise_matched_smc import NoiseMatchedSMC
 from posterior_inpainting.inference.methods.noise_matched_tempering import NoiseMatchedTempering
 from posterior_inpainting.inference.methods.optimum import MAP
+from posterior_inpainting.inference.methods.particle_gibbs import ParticleGibbs
+from posterior_inpainting.inference.methods.pigdm import PiGDM
+from posterior_inpainting.inference.methods.repaint import RePaint
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
 from posterior_inpainting.inference.methods.two_stage import TwoStage
@@ -29,6 +34,7 @@ from posterior_inpainting.inference.results.convert import load, save
 from posterior_inpainting.inference.results.recover import recover
 from posterior_inpainting.inference.training.adversarial_losses import R1, WassersteinGP
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
+from posterior_inpainting.inference.training.denoising_score_matching import DenoisingScoreMatching
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.noise_of_projections import Projection, fit_noise, project
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
@@ -38,6 +44,7 @@ from posterior_inpainting.inference.training.train_gan import AdversarialTrainin
 from posterior_inpainting.inference.training.two_path import TwoPathObjective
 
 __all__ = [
+    "DPS",
     "HMC",
     "MALA",
     "MAP",
@@ -50,6 +57,8 @@ __all__ = [
     "BayesByBackprop",
     "Calibration",
     "ChEES",
+    "DenoisingScoreMatching",
+    "DiffPIR",
     "Draws",
     "Exact",
     "Loss",
@@ -59,10 +68,13 @@ __all__ = [
     "NoiseMatchedSMC",
     "NoiseMatchedTempering",
     "ParallelTempering",
+    "ParticleGibbs",
+    "PiGDM",
     "PixelCrossEntropy",
     "Plan",
     "Problem",
     "Projection",
+    "RePaint",
     "Schedule",
     "TemperedSMC",
     "Training",

@@ -19,6 +19,7 @@ import math
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import constraints
 from torch import Generator, Tensor
 
 from posterior_inpainting.models.base import ImageModel
@@ -134,6 +135,14 @@ class MixtureField(ImageModel):
         """Return log p(x~) in nats, batch shape that of the images, float64."""
         return self._conditioned(image, mask)[0].logsumexp(-1)
 
+    def kept(self, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep pixels as completions, which they are."""
+        return {"completion": latents["pixels"].unflatten(-1, self.image_shape)}
+
+    def draw_completions(self, image: Image, mask: Mask | None = None, *, draws: int) -> dict[str, Tensor]:
+        """Draw completions from their exact posterior."""
+        return self.kept({"pixels": self.exact_posterior(image, mask).sample((draws,))})
+
     def law_of_kept(self, kept: dict[str, Tensor]) -> dist.TorchDistribution:
         """Return the law of pixels around completions."""
         return dist.Normal(kept["completion"], self.noise)
@@ -210,10 +219,19 @@ class MixtureDenoising(ReverseDiffusion):
         return log_share.softmax(-1), self.means + shrunk, self.values * t2 / total
 
 
+class _Mixture(dist.MixtureSameFamily):
+    """Mixture of multivariate normals, which is one in its support: samplers need not change coordinates."""
+
+    @property
+    def support(self):
+        """All vectors."""
+        return constraints.real_vector
+
+
 def _mixture(log_weights: Tensor, means: Tensor, scales: Tensor) -> dist.MixtureSameFamily:
     """Return the mixture in single precision, as everything else in a model is."""
     parts = dist.MultivariateNormal(means.float(), scale_tril=scales.float())
-    return dist.MixtureSameFamily(dist.Categorical(logits=log_weights.float()), parts)
+    return _Mixture(dist.Categorical(logits=log_weights.float()), parts)
 
 
 def _root(covariances: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from posterior_inpainting.models import (
     CodeAndUnits,
     CodeAndWeights,
     DeepImagePrior,
+    DiffusionPrior,
     GaussianProcess,
     LatentCode,
     LinearGaussian,
+    MixtureField,
     NearestMeasurement,
     PixelConstrained,
     PluralisticConditional,
@@ -27,6 +29,7 @@ from posterior_inpainting.models.fields import Matern
 from posterior_inpainting.models.networks import (
     ConstraintNetwork,
     ContextEncoder,
+    Denoiser,
     GatedPixelCNN,
     Hourglass,
     MaskedEncoder,
@@ -53,9 +56,11 @@ DENSITIES = {
     CodeAndUnits: lambda: CodeAndUnits(_bayesian_decoder()),
     CodeAndWeights: lambda: CodeAndWeights(_bayesian_decoder()),
     DeepImagePrior: lambda: DeepImagePrior(SHAPE, Hourglass(SHAPE, channels=3, scales=1, input_channels=2)),
+    DiffusionPrior: lambda: DiffusionPrior(Denoiser(features=(4, 8)), SHAPE, steps=3),
     GaussianProcess: lambda: GaussianProcess(Matern(1.5), SHAPE, mean=0.3, covariance=0.1, noise=0.1),
     LatentCode: lambda: LatentCode(pretrained.load("digits-vae-2d")),
     LinearGaussian: lambda: LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
+    MixtureField: lambda: MixtureField.fit(datasets.load("digits", split="train"), components=2),
     PluralisticJoint: lambda: PluralisticJoint(
         MultilayerDecoder(2, SHAPE, (16,)), MaskedEncoder(2, SHAPE, (16,))
     ),
@@ -99,9 +104,11 @@ OWN = {
     CodeAndUnits: {"decode", "mean_network"},
     CodeAndWeights: {"theta"},
     DeepImagePrior: {"complete", "squash"},
+    DiffusionPrior: {"decode", "load"},
     GaussianProcess: {"completion", "exact_posterior", "fit", "pixel_posterior"},
     LatentCode: {"pixel_law", "prior"},
     LinearGaussian: {"exact_posterior", "fit"},
+    MixtureField: {"exact_posterior", "fit"},
     PixelConstrained: {"constrained_law", "cross_entropies", "load", "overwritten", "save"},
     PluralisticConditional: {"load", "score_hidden", "training_guide", "training_model"},
     PluralisticJoint: {"load"},
@@ -112,5 +119,7 @@ OWN = {
 UNNAMED = {
     BayesianDecoder: "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
     CodeAndWeights: "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
+    DiffusionPrior: "made with a denoiser of one's own: train(..., loss=DenoisingScoreMatching())",
+    MixtureField: "the yardstick of samplers that denoise, fitted to small images of one's own",
     VariationalAutoencoder: "trained on many images; one image is completed by LatentCode, vae",
 }

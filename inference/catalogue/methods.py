@@ -9,11 +9,19 @@ from functools import partial
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.diffpir import DiffPIR
+from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
+from posterior_inpainting.inference.methods.noise_matched_gibbs import NoiseMatchedGibbs
+from posterior_inpainting.inference.methods.noise_matched_smc import NoiseMatchedSMC
+from posterior_inpainting.inference.methods.noise_matched_tempering import NoiseMatchedTempering
 from posterior_inpainting.inference.methods.optimum import MAP
+from posterior_inpainting.inference.methods.particle_gibbs import ParticleGibbs
+from posterior_inpainting.inference.methods.pigdm import PiGDM
+from posterior_inpainting.inference.methods.repaint import RePaint
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
 from posterior_inpainting.inference.methods.two_stage import TwoStage
@@ -75,6 +83,54 @@ _ENTRIES = (
         "Del Moral et al. 2006",
         draws=500,
         chains=4,
+    ),
+    MethodEntry(
+        "noise-matched-gibbs",
+        NoiseMatchedGibbs,
+        "noise on hidden pixels and denoising, by turns: priors that denoise",
+        "after Xu & Chi 2024",
+        draws=50,
+    ),
+    MethodEntry(
+        "noise-matched-tempering",
+        NoiseMatchedTempering,
+        "the same at several noise levels, with swaps: several modes",
+        "after Xu & Chi 2024, Geyer 1991",
+        draws=100,
+        chains=4,
+    ),
+    MethodEntry(
+        "noise-matched-smc",
+        NoiseMatchedSMC,
+        "images from prior to posterior as the noise falls, and the evidence with its error",
+        "after Xu & Chi 2024, Del Moral et al. 2006",
+        draws=100,
+        chains=4,
+    ),
+    MethodEntry(
+        "particle-gibbs",
+        ParticleGibbs,
+        "paths of the reverse chain by particles: exact for that chain, the referee of the others",
+        "Andrieu et al. 2010, Wu et al. 2023, Corenflos et al. 2024",
+        draws=50,
+        chains=8,
+    ),
+    MethodEntry(
+        "dps", DPS, "diffusion posterior sampling: approximate", "Chung et al. 2023", draws=400, chains=1
+    ),
+    MethodEntry(
+        "pigdm", PiGDM, "pseudoinverse guidance: approximate", "Song et al. 2023", draws=400, chains=1
+    ),
+    MethodEntry(
+        "diffpir", DiffPIR, "plug-and-play restoration: approximate", "Zhu et al. 2023", draws=400, chains=1
+    ),
+    MethodEntry(
+        "repaint",
+        RePaint,
+        "seen pixels overwritten step by step: approximate",
+        "Lugmayr et al. 2022",
+        draws=400,
+        chains=1,
     ),
     MethodEntry("mala", MALA, "Langevin steps with a Metropolis test", "Roberts & Tweedie 1996"),
     MethodEntry(

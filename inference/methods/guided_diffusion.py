@@ -7,17 +7,19 @@ own. None of them draws from the posterior, however many steps there are: Zach e
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
+from posterior_inpainting.inference.methods.loop import Process, Row, drive
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
 
 __all__ = ["GuidedDiffusion", "Step"]
@@ -64,6 +66,7 @@ class GuidedDiffusion(Method):
     steps: int
     draws_are = "independent"
     is_approximate = True
+    is_resumable = True
 
     @abstractmethod
     def step(self, step: Step) -> Tensor:
@@ -72,25 +75,64 @@ class GuidedDiffusion(Method):
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run the guided chain once for each draw."""
         density = DenoisedImages(problem, self.steps)
-        reverse = density.reverse
-        shape = (-1, *reverse.image_shape)
-        target, seen = density.target.reshape(shape), density.seen.reshape(shape)
-        generator = plan.streams.generator("noises", device=density.like.device)
-        levels = noise_levels(self.steps, reverse.highest, reverse.lowest).to(density.like)
-        sizes = [len(part) for part in torch.arange(plan.draws * plan.chains).split(_BATCH)]
-        done = []
-        with tqdm(total=self.steps * len(sizes), desc=self.label, disable=not plan.progress) as bar:
-            for size in sizes:
-                start = torch.randn(
-                    (size, *reverse.image_shape), generator=generator, device=density.like.device
-                )
-                images = reverse.centre + math.hypot(reverse.highest, reverse.spread) * start
-                for now, following in itertools.pairwise(levels):
-                    one = Step(density, images, now, following, target, seen, generator)
-                    images = self.step(one).detach()
-                    bar.update()
-                done.append(images)
-        position = torch.cat(done).flatten(1).unflatten(0, (plan.chains, plan.draws))
+        guided = _Guided(self, density, plan.chains * plan.draws, plan.streams)
+        drive(guided, plan)
+        position = guided.images.flatten(1).unflatten(0, (plan.chains, plan.draws))
         stats = {"log_likelihood_of_seen": density.log_likelihood(position)}
-        attrs = {"gradient_evaluations": density.gradients, "law": f"the law of {self.label}"}
+        attrs = {"gradient_evaluations": density.gradients, "potential": density.route}
         return Draws(density.keep(position), stats, self.draws_are, attrs)
+
+
+class _Guided(Process):
+    """Many guided chains side by side: a level a step, and nothing to be had before the last."""
+
+    draws, commits_every = 0, 1
+
+    def __init__(self, method: GuidedDiffusion, density: DenoisedImages, count: int, streams: Streams):
+        self.method, self.density, self.count, self.streams = method, density, count, streams
+        self.label, self.total = method.label, method.steps
+        reverse = density.reverse
+        self.levels = noise_levels(method.steps, reverse.highest, reverse.lowest).to(density.like)
+        shape = (-1, *reverse.image_shape)
+        self.target, self.seen = density.target.reshape(shape), density.seen.reshape(shape)
+
+    @property
+    def gradients(self) -> int:
+        """Denoised images so far."""
+        return self.density.gradients
+
+    def start(self) -> None:
+        """Draw noise alone."""
+        reverse, device = self.density.reverse, self.density.like.device
+        self._generator = self.streams.generator("noises", device=device)
+        noise = torch.randn((self.count, *reverse.image_shape), generator=self._generator, device=device)
+        self.images = reverse.centre + math.hypot(reverse.highest, reverse.spread) * noise
+
+    def step(self) -> Row | None:
+        """Go down one level."""
+        now, following = self.levels[self.iteration], self.levels[self.iteration + 1]
+        parts = []
+        for images in self.images.split(_BATCH):
+            one = Step(self.density, images, now, following, self.target, self.seen, self._generator)
+            parts.append(self.method.step(one).detach())
+        self.images = torch.cat(parts)
+        self.iteration += 1
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Return the images and the generator's state."""
+        return {
+            "images": self.images,
+            "generator": self._generator.get_state(),
+            "device": str(self._generator.device),
+            "iteration": self.iteration,
+            "gradients": self.gradients,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from stored images."""
+        self.images, self.iteration = state["images"], state["iteration"]
+        self._generator = Generator(device=state["device"])
+        self._generator.set_state(state["generator"])
+        self.density.gradients = state["gradients"]
+        spend(state["gradients"])

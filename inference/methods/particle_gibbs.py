@@ -9,7 +9,7 @@ Trippe, Naesseth, Blei & Cunningham 2023, by the twist
           \psi_0(x_0) = N(\tilde x; x_{0, seen}, s^2).
 
 Whatever the twist and however few particles, the chain's invariant law is *exactly* the posterior of the discrete
-reverse chain: it is the referee of the samplers that are faster. What its number of particles decides is how fast it mixes.
+reverse chain: it is the referee of the samplers that are faster. The number of particles decides how fast it mixes.
 """
 
 from __future__ import annotations

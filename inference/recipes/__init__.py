@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posterior_inpainting.inference.recipes.diffusion import DIFFUSION_RECIPES
 from posterior_inpainting.inference.recipes.generators import GENERATOR_RECIPES
 from posterior_inpainting.inference.recipes.geology import GEOLOGY_RECIPES
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES
@@ -22,7 +21,6 @@ RECIPES: dict[str, Recipe] = {
     **RANDOM_WEIGHT_RECIPES,
     **GENERATOR_RECIPES,
     **PIXEL_RECIPES,
-    **DIFFUSION_RECIPES,
     **PLURALISTIC_RECIPES,
     **GEOLOGY_RECIPES,
 }

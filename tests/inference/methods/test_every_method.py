@@ -15,6 +15,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from posterior_inpainting import inference
 from posterior_inpainting.inference import (
+    DPS,
     HMC,
     MALA,
     MAP,
@@ -22,9 +23,16 @@ from posterior_inpainting.inference import (
     ULA,
     Alternating,
     ChEES,
+    DiffPIR,
     Exact,
     Nested,
+    NoiseMatchedGibbs,
+    NoiseMatchedSMC,
+    NoiseMatchedTempering,
     ParallelTempering,
+    ParticleGibbs,
+    PiGDM,
+    RePaint,
     TemperedSMC,
     TwoStage,
     Variational,
@@ -41,6 +49,7 @@ from posterior_inpainting.models import (
     CodeAndUnits,
     LatentCode,
     LinearGaussian,
+    MixtureField,
     Observation,
     WeightDraws,
     datasets,
@@ -72,6 +81,14 @@ METHODS = {
     "TwoStage": (TwoStage(ChEES(warmup=10), warmup=10), "units"),
     "Nested": (Nested(ChEES(warmup=10)), "networks"),
     "Nested optima": (Nested(MAP(restarts=2, steps=20)), "networks"),
+    "NoiseMatchedGibbs": (NoiseMatchedGibbs(steps=4, warmup=20), "mixture"),
+    "NoiseMatchedTempering": (NoiseMatchedTempering(temperatures=3, steps=4, warmup=20), "mixture"),
+    "NoiseMatchedSMC": (NoiseMatchedSMC(steps=4), "mixture"),
+    "ParticleGibbs": (ParticleGibbs(particles=3, steps=4, warmup=20), "mixture"),
+    "DPS": (DPS(steps=10), "mixture"),
+    "PiGDM": (PiGDM(steps=10), "mixture"),
+    "DiffPIR": (DiffPIR(steps=10), "mixture"),
+    "RePaint": (RePaint(steps=10, repeats=2), "mixture"),
 }
 #: A method of the catalogue without a row is tried as it is, with a short warm-up.
 for _entry in catalogue.METHODS.values():
@@ -81,6 +98,11 @@ for _entry in catalogue.METHODS.values():
         METHODS[_entry.name] = dataclasses.replace(_method, **_short), "code"
 #: Rows that go forward in no steps, so that nothing can end them early.
 AT_ONCE = {"Exact", "amortised"}
+#: Rows that have nothing of the posterior before their last step.
+NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "DPS", "PiGDM", "DiffPIR", "RePaint"}
+#: Rows that ask for more than continuous latents.
+PARTICULAR = {"Exact", "Alternating", "TwoStage", "Nested", "Nested optima", "amortised", "refined"}
+PARTICULAR |= {name for name, (_, model) in METHODS.items() if model == "mixture"} | {"ChEES from the guide"}
 
 
 def test_every_public_method_has_a_row():
@@ -101,6 +123,7 @@ def models():
         "linear": LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
         "units": CodeAndUnits(trained),
         "networks": WeightDraws(trained, 3),
+        "mixture": MixtureField.fit(datasets.load("digits", split="train"), components=2),
     }
 
 
@@ -210,8 +233,8 @@ def test_ctrl_c_keeps_what_was_drawn_and_labels_it(name, run, monkeypatch):
     whole = run()
     try:
         partial = stopped(monkeypatch, run, total - 4, KeyboardInterrupt)
-    except KeyboardInterrupt:  # nothing of the posterior was drawn: particles are nowhere before the end
-        assert name == "TemperedSMC"
+    except KeyboardInterrupt:  # nothing of the posterior was drawn
+        assert name in NOTHING_BEFORE_THE_END
         return
     assert partial.attrs["interrupted"] == 1
     if METHODS[name][0].draws_are == "markov":
@@ -259,7 +282,7 @@ def test_a_budget_ends_it_with_what_was_drawn(name, run):
         with gradient_budget(budget):
             partial = run()
     except BudgetSpentError:
-        assert name == "TemperedSMC"
+        assert name in NOTHING_BEFORE_THE_END
         return
     assert partial.attrs["gradient_evaluations"] <= budget
     assert partial.attrs["budget_spent"] == 1
@@ -304,8 +327,7 @@ def test_any_pyro_model_or_a_clear_refusal(name):
         idata = sample(eight_schools, method, *data, draws=12, chains=4, progress=False)
     except ValueError as error:
         assert "\n" not in str(error)  # noqa: PT017 - which methods refuse is the row's business
-        refused = {"Exact", "Alternating", "TwoStage", "Nested", "Nested optima", "amortised", "refined"}
-        assert name in refused | {"ChEES from the guide"}
+        assert name in PARTICULAR
         return
     assert idata.posterior["eta"].shape[2:] == (3,)
     assert (idata.posterior["tau"] > 0).all()
