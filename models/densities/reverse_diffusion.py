@@ -110,7 +110,7 @@ class ReverseDiffusion(ABC):
         t, s = (torch.as_tensor(value)[..., None, None, None].square() for value in (level, following))
         kept = s / t
         spread = s * (1 - kept) + (1 - kept).square() * variance
-        return mean + kept * (noisy - mean), spread.sqrt()
+        return mean + kept * (noisy - mean), spread.clamp(min=0.0).sqrt()
 
     def draw(self, noisy: Image, level: Tensor, steps: int | None, generator: Generator) -> Image:
         """Draw x given x + level * noise, ``(*batch, channel, row, column)``, in so many steps down to 0.

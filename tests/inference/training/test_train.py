@@ -1,6 +1,7 @@
 """Training: it learns, it is reproducible, it says what is wrong; recipes end in files that load."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from posterior_inpainting.inference import recipes, train
 from posterior_inpainting.inference.evaluation.bounds import bounds
+from posterior_inpainting.inference.training.checkpoints import checkpoints_in
+from posterior_inpainting.inference.training.descent import Descent
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models import (
@@ -171,3 +174,57 @@ def test_order_does_not_repeat_the_draws_that_made_the_networks(digits):
     torch.manual_seed(7)
     torch.randperm(1)
     assert not torch.equal(seen[0], torch.rand(4))
+
+
+class TestCheckpoints:
+    """A training that is killed goes on, and ends with the same weights."""
+
+    SETTINGS: ClassVar = {"epochs": 4, "batch_size": 300, "averaging": 0.9, "progress": False}
+
+    def test_goes_on_bit_for_bit(self, digits, tmp_path, monkeypatch):
+        whole, broken = fresh(), fresh()
+        expected = train(whole, whole.guide, digits, **self.SETTINGS)
+        settings = self.SETTINGS | {"checkpoint": tmp_path / "folder" / "training.pt"}
+        commit, count = Descent._commit, [0]
+
+        def killed(self, processor):
+            commit(self, processor)
+            count[0] += 1
+            if count[0] == 2:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Descent, "_commit", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken, broken.guide, digits, **settings)
+        for _ in range(2):  # what had ended is read
+            again = fresh(seed=5)
+            found = train(again, again.guide, digits, **settings)
+            assert found.losses == expected.losses
+            assert all(
+                torch.equal(*pair) for pair in zip(again.parameters(), whole.parameters(), strict=True)
+            )
+
+    def test_of_another_training_is_refused(self, digits, tmp_path):
+        settings = self.SETTINGS | {"checkpoint": tmp_path / "training.pt", "epochs": 1}
+        model = fresh()
+        train(model, model.guide, digits, **settings)
+        with pytest.raises(ValueError, match="is of another training: epochs, seed differ"):
+            train(model, model.guide, digits, **settings | {"epochs": 2, "seed": 1})
+
+    def test_a_block_of_trainings(self, digits, tmp_path):
+        def both():
+            with checkpoints_in(tmp_path) as kept:
+                for _ in range(2):
+                    model = fresh()
+                    train(model, model.guide, digits, epochs=1, progress=False)
+            return kept
+
+        assert both().wall == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["training-0.pt", "training-1.pt"]
+        assert both().wall > 0
+
+    def test_averaging_is_named(self, digits):
+        model = fresh()
+        with pytest.raises(ValueError, match=r"averaging=1.0; expected a number in"):
+            train(model, model.guide, digits, averaging=1.0)
