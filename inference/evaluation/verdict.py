@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -59,13 +60,27 @@ def verdict(idata) -> Verdict:
         raise ValueError(f"the draws are {kind!r}; expected one of {', '.join(judges)}")
     found = judges[kind](idata)
     if idata.attrs.get("biased", 0) and kind in ("markov", "particles", "independent"):
-        found = Verdict(
-            "biased",
-            f"draws of {idata.attrs.get('method', 'this method')} carry an error of its own, such as that of its "
-            f"step size, which no number of draws mends and no R-hat shows ({found.reason})",
-            f"Use MALA() or ChEES(), whose draws are of the {target(idata.attrs)}.",
-        )
+        found = _biased(idata.attrs, found.reason)
     return replace(found, ended=ending(idata.attrs))
+
+
+def _biased(attrs: Mapping[str, Any], reason: str) -> Verdict:
+    """Say what else there is where a method has an error of its own, beside what would be said without it."""
+    denoises = attrs.get("potential") == "denoising"
+    of_what, advice = (
+        (
+            "its reverse steps",
+            "Draw again with twice the steps: what moves is that error. ParticleGibbs() has none.",
+        )
+        if denoises
+        else ("its step size", f"Use MALA() or ChEES(), whose draws are of the {target(attrs)}.")
+    )
+    return Verdict(
+        "biased",
+        f"draws of {attrs.get('method', 'this method')} carry an error of its own, such as that of {of_what}, which no "
+        f"number of draws mends and no R-hat shows ({reason})",
+        advice,
+    )
 
 
 def _judge_optima(idata) -> Verdict:
@@ -103,6 +118,9 @@ def _judge_guide(idata) -> Verdict:
     """Judge the draws of a guide by their importance weights."""
     attrs = idata.attrs
     kind, k, aim = attrs["draws_are"], khat(idata), target(attrs)
+    if attrs.get("potential") == "denoising":
+        reason = f"draws of {attrs['method']} follow a rule of its own; no weights say how far from the {aim} they are"
+        return Verdict("approximate", reason, "Use NoiseMatchedSMC() or NoiseMatchedTempering().")
     if np.isnan(k):
         return Verdict(
             kind, "k-hat is not known without at least 25 importance weights", "Compare with ChEES()."

@@ -16,6 +16,7 @@ from posterior_inpainting.inference import (
     ParticleGibbs,
     PiGDM,
     RePaint,
+    diagnostics,
     infer,
     infer_many,
 )
@@ -208,6 +209,28 @@ def test_seen_pixels_pull(method):
     idata = infer(model, Observation(IMAGE, MASK), method, draws=50, chains=2, progress=False)
     seen = idata.posterior["completion"].to_numpy()[..., 0, 0, :2]
     assert np.abs(seen.mean((0, 1)) - IMAGE[0, 0, :2].numpy()).max() < 0.06
+
+
+class TestVerdict:
+    """It never recommends draws whose error nobody has measured."""
+
+    def said(self, method):
+        seen = Observation(IMAGE, MASK)
+        return diagnostics.verdict(infer(field(0.3), seen, method, draws=800, chains=8, progress=False))
+
+    def test_steps_are_an_error_of_the_methods_own(self):
+        found = self.said(NoiseMatchedGibbs(steps=20))
+        assert found.kind == "biased"
+        assert "twice the steps" in found.advice
+
+    def test_without_steps_there_is_none(self):
+        assert self.said(NoiseMatchedSMC(steps=None)).kind == "particles"
+        assert self.said(NoiseMatchedTempering(steps=None, temperatures=4)).kind == "converged"
+
+    def test_guided_chains_are_approximate(self):
+        found = self.said(DPS(steps=10))
+        assert found.kind == "approximate"
+        assert found.advice.startswith("Use NoiseMatchedSMC()")
 
 
 class TestBadInput:
