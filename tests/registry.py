@@ -69,7 +69,7 @@ DENSITIES = {
     ),
 }
 
-#: Models that are no density of the seen pixels, or have a discrete site.
+#: Models that are no density of the seen pixels, or have a discrete site: what all models share is tested of them too.
 OTHERS = {
     BayesianCompletion: lambda: BayesianCompletion(
         CompletionNetwork(MaskedEncoder(4, SHAPE, (8,)), MultilayerDecoder(4, SHAPE, (8,)))
@@ -86,7 +86,7 @@ OTHERS = {
 }
 MODELS = DENSITIES | OTHERS
 
-#: Where those of `OTHERS` are tested.
+#: Where what is special about those of `OTHERS` is tested.
 ELSEWHERE = {
     BayesianCompletion: "test_bayesian_decoder.py",
     NearestMeasurement: "test_geology.py",

@@ -137,6 +137,7 @@ class NearestMeasurement(LatentCode):
         with self.images_plate(image):
             law = self._drawn_law()
             if image is not None and mask is not None:
+                check_image(image, self.image_shape)
                 image, weight = nearest_measurement(image, mask, self.radius)
                 law, mask = Weighted(law, weight), weight > 0
             return self.observe(law, image, mask)
