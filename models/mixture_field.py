@@ -186,7 +186,7 @@ class MixtureDenoising(ReverseDiffusion):
     def denoised(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
         """Return mean and variance of each pixel of x given x + level * noise."""
         share, mean, values = self._components(noisy, level)
-        rotated = (self.vectors.square() * values.unsqueeze(-2)).sum(-1)
+        rotated = _by_component(values.expand_as(mean), self.vectors.square().mT)
         first = (share.unsqueeze(-1) * mean).sum(-2)
         second = (share.unsqueeze(-1) * (mean - first.unsqueeze(-2)).square()).sum(-2)
         variance = second + (share.unsqueeze(-1) * rotated).sum(-2)
@@ -212,11 +212,17 @@ class MixtureDenoising(ReverseDiffusion):
         """Return each component's share, mean ``(*batch, component, pixel)`` and variances along its axes."""
         t2 = torch.as_tensor(level).double()[..., None, None].square()
         residual = noisy.flatten(-3).double().unsqueeze(-2) - self.means
-        along = (residual.unsqueeze(-2) @ self.vectors).squeeze(-2)
+        along = _by_component(residual, self.vectors)
         total = self.values + t2
         log_share = self.log_weights - 0.5 * (along.square() / total + total.log()).sum(-1)
-        shrunk = (self.vectors @ (along * self.values / total).unsqueeze(-1)).squeeze(-1)
+        shrunk = _by_component(along * self.values / total, self.vectors.mT)
         return log_share.softmax(-1), self.means + shrunk, self.values * t2 / total
+
+
+def _by_component(values: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply rows ``(*batch, component, pixel)`` by their component's matrix, without copying it for each row."""
+    flat = values.reshape(-1, *values.shape[-2:]).transpose(0, 1)
+    return (flat @ matrices).transpose(0, 1).reshape(values.shape)
 
 
 class _Mixture(dist.MixtureSameFamily):
