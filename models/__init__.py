@@ -8,6 +8,7 @@ from posterior_inpainting.models.code_and_units import CodeAndUnits
 from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightDraws
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.diffusion import DiffusionPrior
+from posterior_inpainting.models.empirical_prior import EmpiricalPrior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
 from posterior_inpainting.models.images import image_files
@@ -42,6 +43,7 @@ __all__ = [
     "CodeAndWeights",
     "DeepImagePrior",
     "DiffusionPrior",
+    "EmpiricalPrior",
     "FanIn",
     "Gaussian",
     "GaussianProcess",

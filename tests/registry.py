@@ -10,6 +10,7 @@ from posterior_inpainting.models import (
     CodeAndWeights,
     DeepImagePrior,
     DiffusionPrior,
+    EmpiricalPrior,
     GaussianProcess,
     LatentCode,
     LinearGaussian,
@@ -74,6 +75,7 @@ OTHERS = {
     BayesianCompletion: lambda: BayesianCompletion(
         CompletionNetwork(MaskedEncoder(4, SHAPE, (8,)), MultilayerDecoder(4, SHAPE, (8,)))
     ),
+    EmpiricalPrior: lambda: EmpiricalPrior(datasets.load("digits", split="train"), noise=0.1),
     NearestMeasurement: lambda: NearestMeasurement(pretrained.load("digits-vae-2d"), radius=3.0),
     PixelConstrained: lambda: PixelConstrained(
         GatedPixelCNN(SHAPE, 2, features=4), ConstraintNetwork(SHAPE, 2, features=4)
@@ -89,6 +91,7 @@ MODELS = DENSITIES | OTHERS
 #: Where what is special about those of `OTHERS` is tested.
 ELSEWHERE = {
     BayesianCompletion: "test_bayesian_decoder.py",
+    EmpiricalPrior: "test_empirical_prior.py",
     NearestMeasurement: "test_geology.py",
     PixelConstrained: "test_pixel_constrained.py",
     PluralisticConditional: "test_pluralistic.py",
@@ -105,6 +108,7 @@ OWN = {
     CodeAndWeights: {"theta"},
     DeepImagePrior: {"complete", "squash"},
     DiffusionPrior: {"decode", "load"},
+    EmpiricalPrior: {"exact_posterior"},
     GaussianProcess: {"completion", "exact_posterior", "fit", "pixel_posterior"},
     LatentCode: {"pixel_law", "prior"},
     LinearGaussian: {"exact_posterior", "fit"},
@@ -120,6 +124,7 @@ UNNAMED = {
     BayesianDecoder: "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
     CodeAndWeights: "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
     DiffusionPrior: "made with a denoiser of one's own: train(..., loss=DenoisingScoreMatching())",
+    EmpiricalPrior: "made of training images of one's own",
     MixtureField: "the yardstick of samplers that denoise, fitted to small images of one's own",
     VariationalAutoencoder: "trained on many images; one image is completed by LatentCode, vae",
 }
