@@ -122,7 +122,7 @@ class DenoisedImages(Density):
 
     def draw_prior(self, count: int) -> Tensor:
         """Return ``count`` images of the prior, with numbers from torch's global generator."""
-        seed = int(torch.randint(2**62, ()))
+        seed = int(torch.randint(2**62, (), device="cpu"))
         return self.draw_from_prior(count, torch.Generator(device=self.like.device).manual_seed(seed))
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:

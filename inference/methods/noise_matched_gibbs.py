@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Plan, Problem
@@ -104,7 +103,9 @@ class NoiseMatchedGibbs(DenoisingKernel):
         # From the prior's highest level down to the observation's, evenly in the logarithm.
         hot = max(0.0, 1 - 2 * state.iteration / self.warmup) if self.warmup else 0.0
         reverse = density.reverse
-        level = torch.tensor((reverse.noise / reverse.highest) ** (2 * hot)).expand(len(state.position))
-        position = density.move(state.position, level.to(state.position), generator)
+        inverse = state.position.new_full(
+            (len(state.position),), (reverse.noise / reverse.highest) ** (2 * hot)
+        )
+        position = density.move(state.position, inverse, generator)
         likelihood = density.log_likelihood(position)
         return Places(position, likelihood, state.iteration + 1), {"log_likelihood_of_seen": likelihood}

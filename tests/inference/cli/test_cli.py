@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from posterior_inpainting.inference import catalogue, cli, load
 from posterior_inpainting.inference.cli.pixels import image_named
 from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import datasets, observations, pretrained
 
 DIGIT = "sample:digits/3"
@@ -371,11 +372,11 @@ def test_train_writes_the_card(monkeypatch, run):
     asked = []
     monkeypatch.setattr(
         "posterior_inpainting.inference.recipes.train_bundled",
-        lambda *given: asked.append(given) or "# card",
+        lambda *given, **named: asked.append((*given, named["checkpoints"])) or "# card",
     )
-    code, out, _ = run("train", "digits-vae-2d", "--out", "here")
+    code, out, _ = run("train", "digits-vae-2d", "--out", "here", "--checkpoints", "there")
     assert (code, out) == (0, "# card\n")
-    assert [tuple(map(str, given)) for given in asked] == [("digits-vae-2d", "here", "None")]
+    assert [tuple(map(str, given)) for given in asked] == [("digits-vae-2d", "here", "None", "there")]
 
 
 def test_samples():
@@ -508,7 +509,19 @@ class TestScore:
     def test_one_image_equals_complete(self, run, tmp_path):
         draws = ("--draws", "200", "--chains", "2")
         assert run(*self.WORDS, "--images", "3", "--mask", "half:bottom", *draws)[0] == 0
-        words = ("complete", DIGIT, "--mask", "half:bottom", *FAST[:4], *draws, "--out", "one")
+        seed = str(Streams(0).number("mask", "half:bottom", "image", 0))
+        words = (
+            "complete",
+            DIGIT,
+            "--mask",
+            "half:bottom",
+            *FAST[:4],
+            *draws,
+            "--seed",
+            seed,
+            "--out",
+            "one",
+        )
         assert run(*words)[0] == 0
         with (tmp_path / "out" / "scores.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)

@@ -68,18 +68,21 @@ class TestReplicaSwaps:
     @pytest.fixture
     def stale(self, monkeypatch):
         """Keep gradients that were of another temperature."""
-        swap, kept = ParallelTempering._swap, []
+        exchanged, kept = tempering.exchanged, []
 
-        def remembering(self, point, *args):
-            swapped = swap(self, point, *args)
-            kept[:] = [swapped[0]]
-            return swapped
+        def remembering(values, log_likelihood, inverse, *args):
+            origin = inverse.unsqueeze(1).expand_as(log_likelihood)
+            (position, origin), rejection = exchanged([*values, origin], log_likelihood, inverse, *args)
+            kept[:] = [position, origin]
+            return [position], rejection
 
         def unchanged(density, position, beta):
-            return kept[0] if kept and kept[0].position is position else evaluate(density, position, beta)
+            """As if gradients had changed places with their positions."""
+            swapped = kept and kept[0] is position
+            return evaluate(density, position, kept[1] if swapped else beta)
 
         evaluate = tempering.evaluate
-        monkeypatch.setattr(ParallelTempering, "_swap", remembering)
+        monkeypatch.setattr(tempering, "exchanged", remembering)
         monkeypatch.setattr(tempering, "evaluate", unchanged)
 
     @pytest.mark.usefixtures("stale")
