@@ -98,7 +98,7 @@ def test_evidence_of_a_batch(linear, digits):
     ("method", "draws", "chains"),
     [
         (Exact(), 1000, 4),
-        (NUTS(warmup=300), 800, 2),
+        (NUTS(warmup=150), 400, 2),
         (HMC(warmup=300), 800, 2),
         (Variational(guide="amortised"), 1000, 4),
     ],

@@ -77,6 +77,7 @@ class TestBound:
         total = sum(cost(model, x[p], y[p], share) for p, share in zip(parts, shares, strict=True))
         torch.testing.assert_close(total, cost(model, x, y))
 
+    @pytest.mark.long  # the equation above says the same of all minibatches together
     def test_uniform_minibatch_is_unbiased(self, prior, points):
         """Mean of M times the cost of a random minibatch, over shuffles and draws, against the full cost."""
         model, (x, y) = classifier(prior), (points[0][:20], points[1][:20])
