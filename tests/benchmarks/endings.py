@@ -204,6 +204,8 @@ an unbroken run without a store. *Done anew*: steps that both processes made tog
 
 def main() -> None:
     """Run every case, and write the table."""
+    # A shell lets what it runs in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = tables.arguments(__file__, __doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, help="these methods")
     options = tables.parsed(parser)
