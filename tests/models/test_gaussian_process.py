@@ -407,6 +407,7 @@ class TestFit:
         fitted = GaussianProcess.fit(Observation(image, mask), Matern(2.0))
         assert fitted.log_evidence(image, mask) > model.log_evidence(image, mask)
 
+    @pytest.mark.long
     def test_recovers_what_was_simulated(self):
         shape = (1, 32, 32)
         truth = GaussianProcess(SquaredExponential(2.0), shape, mean=0.4, covariance=0.04, noise=0.03)

@@ -129,6 +129,7 @@ def test_importance_weights_of_the_exact_guide_are_the_evidence(linear, half):
     assert weights == pytest.approx(float(linear.log_evidence(half.image, half.mask)), abs=2e-3)
 
 
+@pytest.mark.long
 def test_mean_field_reaches_the_inverse_diagonal_of_the_precision(linear, half):
     """The optimal factorised Gaussian has the right means and variances 1 / diag(precision)."""
     method = Variational(guide="normal", steps=3000, learning_rate=0.05)
@@ -153,6 +154,7 @@ def test_multivariate_normal_reaches_the_posterior(linear, half):
     assert z.std(0) == pytest.approx(sd, rel=0.1)
 
 
+@pytest.mark.long
 def test_flow_bounds_the_evidence(linear, half):
     idata = infer(linear, half, Variational(guide="iaf", steps=1500), draws=500, chains=2, progress=False)
     evidence = float(linear.log_evidence(half.image, half.mask))

@@ -342,6 +342,7 @@ class TestTheSame:
             shared = [shared, shared]
         assert fingerprint(shared) == fingerprint(copy.deepcopy(shared))
 
+    @pytest.mark.long
     def test_across_processes(self):
         script = textwrap.dedent(
             """

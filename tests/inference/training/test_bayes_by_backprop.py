@@ -92,6 +92,7 @@ class TestBound:
         assert abs(one.mean() - full.mean()) < 5 * error
         assert error < 0.05 * full.mean().abs()  # else the line above says nothing
 
+    @pytest.mark.long
     def test_is_the_evidence_lower_bound_as_pyro_has_it(self, prior, points):
         model = classifier(prior)
         values = []
@@ -167,6 +168,7 @@ class TestLinearRegression:
         marginal = precision.inverse().diagonal().sqrt()
         assert (marginal / best).max() > 1.3  # the marginal deviations are something else
 
+    @pytest.mark.long
     def test_gradient_is_zero_there_and_nowhere_near(self, problem):
         model, x, y, mean, precision = problem
         best = precision.diagonal().rsqrt()
