@@ -15,7 +15,7 @@ reverse chain: it is the referee of the samplers that are faster. The number of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -209,9 +209,7 @@ def _with_kept(value: Tensor, kept: Tensor | None, index: int) -> Tensor:
 
 
 def _weighted(particles: Particles, log_weight: Tensor) -> Particles:
-    return Particles(
-        particles.value, log_weight, particles.log_twist, particles.mean, particles.spread, particles.pull
-    )
+    return replace(particles, log_weight=log_weight)
 
 
 def _drawn(log_weight: Tensor, count: int, generator: Generator) -> Tensor:

@@ -53,6 +53,11 @@ class Contender:
     draws: int
     chains: int
 
+    def posterior(self, model: MixtureField, image: Image, seed: int) -> Any:
+        """Draw from the posterior of one image."""
+        sizes = {"draws": self.draws, "chains": self.chains}
+        return infer(model, Observation(image, MASK), self.method, **sizes, seed=seed, progress=False)
+
 
 CONTENDERS = {
     "exact": Contender(Exact(), 128, 1),
@@ -111,17 +116,8 @@ def measured(model: MixtureField, contender: Contender, pairs: list) -> dict[str
     """Return the figures of a method, means over truths."""
     rows = []
     for seed, (truth, image) in enumerate(pairs):
-        seen = Observation(image, MASK)
         with Stopwatch() as watch:
-            posterior = infer(
-                model,
-                seen,
-                contender.method,
-                draws=contender.draws,
-                chains=contender.chains,
-                seed=seed,
-                progress=False,
-            )
+            posterior = contender.posterior(model, image, seed)
         drawn, target = completions(posterior), truth.numpy().ravel()[HIDDEN]
         low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
         row = {
@@ -143,16 +139,7 @@ def mode_error(model: MixtureField, contender: Contender, pairs: list) -> float:
     """Return the mean absolute error of the first mode's weight."""
     errors = []
     for seed, (_, image) in enumerate(pairs):
-        seen = Observation(image, MASK)
-        posterior = infer(
-            model,
-            seen,
-            contender.method,
-            draws=contender.draws,
-            chains=contender.chains,
-            seed=seed,
-            progress=False,
-        )
+        posterior = contender.posterior(model, image, seed)
         x = posterior.posterior["completion"].to_numpy().reshape(-1, 64)
         middle, apart = model.means.mean(0).numpy(), (model.means[0] - model.means[1]).numpy()
         share = float((((x - middle) @ apart) > 0).mean())
