@@ -21,7 +21,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
 
 from posterior_inpainting.models.abilities import Abilities
-from posterior_inpainting.models.shapes import Image, ImageShape, InputError, Mask, check_image, check_mask
+from posterior_inpainting.models.shapes import Image, ImageShape, InputError, Mask, check_image, check_mask, check_support
 
 __all__ = ["ImageModel", "TrainingModel", "frozen"]
 
@@ -104,7 +104,8 @@ class ImageModel(Abilities, PyroModule):
             if mask is not None:
                 check_mask(mask, image.shape)
                 image = torch.where(mask, image, 0.0)
-                law = law.mask(mask)
+            check_support(image, law.support)
+            law = law if mask is None else law.mask(mask)
             if not am_i_wrapped():  # called as a plain function: there is no one to score for
                 return image
         return pyro.sample("image", law.to_event(3), obs=image)

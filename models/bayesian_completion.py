@@ -78,6 +78,11 @@ class BayesianCompletion(ImageModel):
     prior, posterior_scale, random, local_reparametrisation
         As for :class:`~posterior_inpainting.models.bayesian_decoder.BayesianDecoder`.
 
+    Raises
+    ------
+    ValueError
+        For a decoder whose pixels are not normal: mean and scale of a draw are what is kept of it.
+
     Examples
     --------
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
@@ -100,6 +105,8 @@ class BayesianCompletion(ImageModel):
     ):
         super().__init__()
         settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
+        if getattr(network.decoder, "likelihood", "normal") != "normal":
+            raise ValueError(f"the decoder has {network.decoder.likelihood} pixels; expected normal ones")
         network = CompletionNetwork(network.encoder, without_encoder(network.decoder))
         self.network = with_random_weights(network, prior, posterior_scale, **settings)
         self.image_shape = tuple(network.image_shape)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import BayesianModule, Prior, bayesian
@@ -119,7 +120,8 @@ class BayesianDecoder(ImageModel):
         else:
             mean, scale = decode_with(self.decoder, weights, z)
         with plate:
-            return self.observe(dist.Normal(mean, scale), image, mask)
+            likelihood = likelihood_of(frozen(self.decoder, "mean"))
+            return self.observe(likelihood(mean, scale), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw the weights from q(theta) and the codes from the encoder's law given the seen pixels."""

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
-from posterior_inpainting.models.densities.seen_pixels import SeenPixels
+from posterior_inpainting.models.densities.pixel_density import PIXELS
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.networks import MultilayerDecoder
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
@@ -111,7 +111,7 @@ class CodeAndUnits(ImageModel):
                 "pixels", dist.Normal(zeros(2, math.prod(self.image_shape)), 1.0).to_event(2)
             )
             mean, scale = (v.unflatten(-1, self.image_shape) for v in self.decode(z, units, pixels))
-            return self.observe(dist.Normal(mean, scale), image, mask)
+            return self.observe(self.mean_network.likelihood(mean, scale), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw z from the encoder's law and the noises from their prior: no seen pixel moves a weight."""
@@ -142,7 +142,7 @@ class CodeAndUnits(ImageModel):
         for layer, noise in zip(trunk, noises, strict=True):
             hidden = F.silu(layer(hidden, noise))
         pixels = pixels if where is None else pixels[..., where]
-        mean = mean_head(hidden, pixels[..., 0, :], where).sigmoid()
+        mean = frozen(self.mean_network, "decoder").link(mean_head(hidden, pixels[..., 0, :], where))
         raw = wide_head(narrow_head(hidden, narrow), pixels[..., 1, :], where)
         return mean, F.softplus(raw) + self.floor
 
@@ -167,15 +167,13 @@ class UnitsDensity(JointDensity):
 
     def __init__(self, model: CodeAndUnits, image: Image, mask: Mask | None = None):
         self.model = model
-        self._seen = SeenPixels(image, mask)
+        self._seen = PIXELS[model.mean_network.likelihood](image, mask)
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, ``(..., chain)``, differentiable."""
         z, units, pixels = latents["z"], latents["units"], latents["pixels"]
-        target, weight, _ = self._seen.of(which)
-        law = dist.Normal(*self.model.decode(z, units, pixels, self._seen.index))
-        likelihood = law.log_prob(target)
-        likelihood = (likelihood if weight is None else likelihood * weight).sum(-1)
+        mean, scale = self.model.decode(z, units, pixels, self._seen.index)
+        likelihood = self._seen.log_likelihood(mean, scale, which)
         flat = torch.cat([z, units, pixels.flatten(-2)], -1)
         return -0.5 * (flat.square() + math.log(2 * math.pi)).sum(-1), likelihood
 

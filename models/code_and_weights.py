@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
 from posterior_inpainting.models.latent_code import LatentCode
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
@@ -89,7 +90,7 @@ class CodeAndWeights(ImageModel):
         with self.images_plate(image):
             white = pyro.sample("weights", dist.Normal(self._zeros(self.size), 1.0).to_event(1))
             z = pyro.sample("z", dist.Normal(self._zeros(self.latent), 1.0).to_event(1))
-            law = dist.Normal(*self._decode(white, z))
+            law = likelihood_of(frozen(frozen(self, "decoder"), "mean"))(*self._decode(white, z))
             return self.observe(law, image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
@@ -173,7 +174,8 @@ class WeightDraws(ImageModel):
         with self.images_plate(image):
             network = pyro.sample("network", self._uniform())
             z = pyro.sample("z", frozen(self, "networks")[0].prior())
-            return self.observe(dist.Normal(*self._decode(network, z)), image, mask)
+            likelihood = frozen(self, "networks")[0].likelihood
+            return self.observe(likelihood(*self._decode(network, z)), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> dict[str, Tensor]:
         """Draw a network whatever is seen, and z from the encoder's law."""
@@ -193,8 +195,8 @@ class WeightDraws(ImageModel):
         out = codes.new_empty(2, math.prod(batch), *self.image_shape)
         for index in which.unique().tolist():
             chosen = which == index
-            law = frozen(self, "networks")[index].pixel_law(codes[chosen])
-            out[:, chosen] = torch.stack([law.mean, law.stddev])
+            decoder = frozen(frozen(self, "networks")[index], "decoder")
+            out[:, chosen] = torch.stack(torch.broadcast_tensors(*decoder.mean_and_scale(codes[chosen])))
         mean, scale = out.reshape(2, *batch, *self.image_shape)
         return mean, scale
 

@@ -23,8 +23,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel, frozen
-from posterior_inpainting.models.densities.pixel_density import PixelDensity
-from posterior_inpainting.models.likelihoods import Weighted, context_weights, normal
+from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity
+from posterior_inpainting.models.likelihoods import Weighted, context_weights, likelihood_of
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
@@ -81,7 +81,7 @@ class LatentCode(ImageModel):
         p(z): a distribution with event shape ``(latent,)``; standard normal by default.
     likelihood
         ``(mean, scale) -> distribution`` of single pixels: ``normal``, ``laplace``, ``bernoulli`` for
-        binary and ``continuous_bernoulli`` for grey images, from ``models.likelihoods``.
+        binary and ``continuous_bernoulli`` for grey images, from ``models.likelihoods``; the decoder's own by default.
     noise
         Pixel scale to use instead of the decoder's own, in the image's units.
     encoder
@@ -115,7 +115,7 @@ class LatentCode(ImageModel):
         decoder: Any,
         *,
         prior: TorchDistribution | None = None,
-        likelihood: Callable[..., TorchDistribution] = normal,
+        likelihood: Callable[..., TorchDistribution] | None = None,
         noise: float | Tensor | None = None,
         encoder: Any = None,
         context_window: int | None = None,
@@ -139,7 +139,7 @@ class LatentCode(ImageModel):
         self.decoder = decoder.requires_grad_(False).eval()
         self.image_shape = declared.image_shape
         self.latent = declared.latent
-        self.likelihood = likelihood
+        self.likelihood = likelihood_of(declared) if likelihood is None else likelihood
         self.noise = noise
         self.context_window = context_window
         self.prior_weight = prior_weight
@@ -199,14 +199,13 @@ class LatentCode(ImageModel):
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity | None:
         """Return the same numbers as :meth:`forward` scores as a fast function, or ``None``.
 
-        For the Gaussian likelihood with unit weights; ``None`` otherwise, and for a decoder that cannot be
-        restricted to some pixels.
+        For normal and clipped normal pixels with unit weights; ``None`` otherwise, and for a decoder that cannot
+        be restricted to some pixels.
         """
-        decoder = self._frozen_decoder
-        special = self.likelihood is not normal or self.is_pseudo_posterior or self.noise is not None
-        if special or not decoder.has_restriction:
+        decoder, kind = self._frozen_decoder, PIXELS.get(self.likelihood)
+        if kind is None or self.is_pseudo_posterior or self.noise is not None or not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, image, mask, prior=self.given_prior)
+        return PixelDensity(decoder.restrict, kind(image, mask), prior=self.given_prior)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""

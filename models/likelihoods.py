@@ -6,7 +6,8 @@ decoder's noise and is ignored where a law has none.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -14,14 +15,36 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.nn import functional as F
 
+from posterior_inpainting.models.censored_normal import CensoredNormal
 from posterior_inpainting.models.shapes import Image, InputError, Mask
 
-__all__ = ["Weighted", "bernoulli", "context_weights", "continuous_bernoulli", "laplace", "normal"]
+__all__ = [
+    "Likelihood",
+    "Weighted",
+    "bernoulli",
+    "censored_normal",
+    "context_weights",
+    "continuous_bernoulli",
+    "laplace",
+    "likelihood_of",
+    "normal",
+]
+
+#: From a decoder's mean and scale to the law of single pixels.
+Likelihood = Callable[[Tensor, Tensor], TorchDistribution]
 
 
 def normal(mean: Image, scale: Image) -> TorchDistribution:
     """Gaussian pixels: the squared error of Yeh et al. 2017, with its scale."""
     return dist.Normal(mean, scale)
+
+
+def censored_normal(mean: Image, scale: Image) -> TorchDistribution:
+    """Gaussian pixels clipped to [0, 1] (Tobin 1958): exactly black or white ones have a probability of their own.
+
+    The decoder's output is the mean before clipping, and lies beyond 0 and 1 where a pixel surely is black or white.
+    """
+    return CensoredNormal(mean, scale)
 
 
 def laplace(mean: Image, scale: Image) -> TorchDistribution:
@@ -41,6 +64,24 @@ def continuous_bernoulli(mean: Image, scale: Image | None = None) -> TorchDistri
     its parameter.
     """
     return dist.ContinuousBernoulli(probs=mean)
+
+
+def likelihood_of(network: Any) -> Likelihood:
+    """Return the likelihood that a network was trained with: what its ``likelihood`` names, or the normal one.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of theirs.
+
+    >>> likelihood_of(torch.nn.Identity()) is normal
+    True
+    """
+    ours = {law.__name__: law for law in (normal, censored_normal, laplace, bernoulli, continuous_bernoulli)}
+    name = getattr(network, "likelihood", "normal")
+    if name not in ours:
+        raise ValueError(f"{type(network).__name__} has likelihood={name!r}; expected one of {', '.join(ours)}")
+    return ours[name]
 
 
 def context_weights(mask: Mask, window: int) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.densities.normal_pixels import NormalPixels
 from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.networks.decoder import Restricted
 from posterior_inpainting.models.shapes import Image, Mask, check_image, seen_part
@@ -112,7 +113,7 @@ class LinearGaussian(ImageModel):
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity:
         """Return the same numbers as :meth:`forward` scores as a fast function."""
-        return PixelDensity(self._restrict, image, mask)
+        return PixelDensity(self._restrict, NormalPixels(image, mask))
 
     def exact_posterior(
         self, image: Image | None = None, mask: Mask | None = None

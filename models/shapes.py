@@ -6,10 +6,11 @@ to it, ``True`` where the pixel is seen. Leading dimensions are a batch of image
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 if TYPE_CHECKING:  # jaxtyping serves the reader and the type checker; nothing needs it at run time
     from jaxtyping import Bool, Float
@@ -32,6 +33,7 @@ __all__ = [
     "check_image",
     "check_mask",
     "check_shape",
+    "check_support",
     "describe",
     "seen_mask",
     "seen_part",
@@ -120,6 +122,28 @@ def check_mask(mask: Mask, image_shape: tuple[int, ...]) -> None:
     if not fits:
         raise InputError(
             f"mask is {describe(mask)}; expected one that broadcasts to the image's {tuple(image_shape)}"
+        )
+
+
+def check_support(image: Image, support: Any) -> None:
+    """Raise ``ValueError`` where seen values lie outside [0, 1] and the law of pixels is of values in it.
+
+    Parameters
+    ----------
+    image
+        Seen values, and something in [0, 1] where there are none.
+    support
+        The law's.
+
+    >>> check_support(torch.tensor([[[0.5, 1.5]]]), torch.distributions.constraints.unit_interval)
+    Traceback (most recent call last):
+    ...
+    posterior_inpainting...: image has seen values from 0.5 to 1.5; expected values in [0, 1] under this likelihood
+    """
+    if support is constraints.unit_interval and not bool(support.check(image).all()):
+        low, high = float(image.min()), float(image.max())
+        raise InputError(
+            f"image has seen values from {low:.3g} to {high:.3g}; expected values in [0, 1] under this likelihood"
         )
 
 

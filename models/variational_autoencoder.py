@@ -16,6 +16,7 @@ import pyro.distributions as dist
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.shapes import Image, Mask, seen_part
 
 __all__ = ["VariationalAutoencoder"]
@@ -62,7 +63,7 @@ class VariationalAutoencoder(ImageModel):
         origin = next(decoder.parameters()).new_zeros(decoder.latent)
         with self.images_plate(image):
             z = pyro.sample("z", dist.Normal(origin, 1.0).to_event(1))
-            return self.observe(dist.Normal(*decoder.mean_and_scale(z)), image, mask)
+            return self.observe(likelihood_of(decoder)(*decoder.mean_and_scale(z)), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
         """Draw z from the encoder's law given the seen pixels."""

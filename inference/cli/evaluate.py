@@ -67,7 +67,7 @@ def score(
 ) -> None:
     """Score posteriors of real held-out images, hidden pixels only: a row an image and mask, and the means.
 
-    At least 400 draws an image. Images run in one batch where the method can; `compare` runs each as `complete` does.
+    At least 40 draws an image. Images run in one batch where the method can; `compare` runs each as `complete` does.
     """
     from posterior_inpainting.inference import catalogue
     from posterior_inpainting.inference.evaluation.held_out import score_real, summary

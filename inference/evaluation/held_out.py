@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_DRAWS", "check_held_out", "score_real", "summary"]
 
-#: With n draws a perfect 95 % interval covers .95 (n - 1) / (n + 1): with fewer, that alone is seen.
-LEAST_DRAWS = 400
+#: With fewer the ends of a 95 % interval lie beyond all draws.
+LEAST_DRAWS = 40
 
 
 def score_real(
@@ -52,7 +52,7 @@ def score_real(
     masks
         Name -> ``(channel, row, column)``, ``True`` = seen.
     **settings
-        ``draws=50`` and ``chains=16`` of each image, at least 400 draws together; ``seed=0``, from which each
+        ``draws=50`` and ``chains=16`` of each image, at least 40 draws together; ``seed=0``, from which each
         batch of each mask has a seed of its own, so that no two images share random numbers; ``batch=25``,
         ``progress=True``: see :class:`RunSettings`.
 
@@ -66,7 +66,7 @@ def score_real(
     ------
     ValueError
         For no image or mask, images that do not fit the model or leave [0, 1], a mask that hides nothing,
-        fewer than 400 draws, or a batch below 1; for a run that diverged.
+        fewer than 40 draws, or a batch below 1; for a run that diverged.
     TypeError
         For an unknown setting.
 

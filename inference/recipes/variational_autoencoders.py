@@ -30,7 +30,7 @@ class AutoencoderRecipe(DatasetRecipe):
 
     Parameters
     ----------
-    latent, widths, scale_rank, floor
+    latent, widths, scale_rank, floor, likelihood
         The decoder's; see ``MultilayerDecoder``.
     encoder_widths
         Hidden layers of the encoder.
@@ -42,6 +42,7 @@ class AutoencoderRecipe(DatasetRecipe):
     widths: tuple[int, ...] = (400, 400)
     scale_rank: int | None = 64
     floor: float = 0.03
+    likelihood: str = "normal"
     encoder_widths: tuple[int, ...] = (400, 400)
     encoder_epochs: int = 40
     epochs: int = 60
@@ -49,7 +50,9 @@ class AutoencoderRecipe(DatasetRecipe):
     def networks(self, shape: ImageShape) -> VariationalAutoencoder:
         """Make the untrained pair for images of a shape, from the recipe's seed."""
         with self.streams.seeded("networks"):
-            decoder = MultilayerDecoder(self.latent, shape, self.widths, self.scale_rank, self.floor)
+            decoder = MultilayerDecoder(
+                self.latent, shape, self.widths, self.scale_rank, self.floor, self.likelihood
+            )
             return VariationalAutoencoder(decoder, MaskedEncoder(self.latent, shape, self.encoder_widths))
 
     def fit(self, images: Image, progress: bool = True) -> VariationalAutoencoder:

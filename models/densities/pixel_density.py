@@ -1,28 +1,32 @@
 r"""The log density of a code given seen pixels, with its gradient by hand.
 
-For a Gaussian likelihood with unit weights,
+For normal or clipped normal pixels with unit weights,
 
-.. math:: \log p(z) + \beta \sum_{i \,\mathrm{seen}} \log N(x_i; f(z)_i, \sigma(z)_i),
+.. math:: \log p(z) + \beta \sum_{i \,\mathrm{seen}} \log p(x_i; f(z)_i, \sigma(z)_i),
 
 evaluated at seen pixels only. The gradient builds no graph, which for few chains costs more than the arithmetic.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from posterior_inpainting.models.abilities import JointDensity
+from posterior_inpainting.models.densities.censored_pixels import CensoredPixels
 from posterior_inpainting.models.densities.code_prior import CodePrior
-from posterior_inpainting.models.densities.seen_pixels import SeenPixels
+from posterior_inpainting.models.densities.normal_pixels import NormalPixels
+from posterior_inpainting.models.likelihoods import censored_normal, normal
 from posterior_inpainting.models.networks.decoder import Restricted
-from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["PixelDensity"]
+__all__ = ["PIXELS", "PixelDensity"]
+
+#: The likelihoods whose densities are written by hand.
+PIXELS: dict[Any, type[NormalPixels]] = {normal: NormalPixels, censored_normal: CensoredPixels}
 
 
 class PixelDensity(JointDensity):
@@ -32,8 +36,8 @@ class PixelDensity(JointDensity):
     ----------
     restrict
         From indices into the flattened ``(channel, row, column)`` to a ``Restricted`` decoder.
-    image, mask
-        One image, or a batch ``(image, channel, row, column)``; without a mask everything is seen.
+    pixels
+        What is seen, and the law of a pixel.
     prior
         p(z), event shape ``(latent,)``; standard normal by default.
 
@@ -41,7 +45,7 @@ class PixelDensity(JointDensity):
     --------
     >>> def restrict(pixels):
     ...     return lambda z: (z[..., pixels], torch.tensor(0.5), lambda slope, _: slope)
-    >>> density = PixelDensity(restrict, torch.ones(1, 1, 2))
+    >>> density = PixelDensity(restrict, NormalPixels(torch.ones(1, 1, 2)))
     >>> density.gradient({"z": torch.zeros(1, 2)}, 1.0)[2]
     tensor([[4., 4.]])
     """
@@ -51,13 +55,12 @@ class PixelDensity(JointDensity):
     def __init__(
         self,
         restrict: Callable[[Tensor], Restricted],
-        image: Image,
-        mask: Mask | None = None,
+        pixels: NormalPixels,
         *,
         prior: TorchDistribution | None = None,
     ):
-        self._seen = SeenPixels(image, mask)
-        self._decode = restrict(self._seen.index)
+        self._pixels = pixels
+        self._decode = restrict(pixels.index)
         self._prior = CodePrior(prior)
 
     def __call__(self, latents: dict[str, Tensor], which: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -72,10 +75,7 @@ class PixelDensity(JointDensity):
         """
         z = latents["z"]
         mean, scale, _ = self._decode(z)
-        target, weight, count = self._seen.of(which)
-        pixelwise = 0.5 * ((target - mean) / scale).square() + scale.log()
-        pixelwise = pixelwise if weight is None else pixelwise * weight
-        return self._prior.log_prob(z), -pixelwise.sum(-1) - 0.5 * math.log(2 * math.pi) * count
+        return self._prior.log_prob(z), self._pixels.log_likelihood(mean, scale, which)
 
     def gradient(
         self, latents: dict[str, Tensor], inverse_temperature: float | Tensor, which: Tensor | None = None
@@ -85,20 +85,7 @@ class PixelDensity(JointDensity):
         with torch.no_grad():
             log_prior, prior_slope = self._prior.log_prob_and_score(z)
             mean, scale, pull_back = self._decode(z)
-            target, weight, count = self._seen.of(which)
-            residual = target - mean
-            residual = residual if weight is None else residual * weight
-            if scale.dim() == 0:  # one scale for every pixel: it leaves the sums
-                exponent = residual.square().sum(-1).mul_(-0.5 / scale**2) - count * scale.log()
-                slope = pull_back(residual, None) / scale**2
-            else:
-                residual = residual / scale
-                squares = residual.square()
-                pixelwise = squares.mul(0.5).add_(scale.log())
-                exponent = -(pixelwise if weight is None else pixelwise * weight).sum(-1)
-                scale_slope = squares.sub_(1.0 if weight is None else weight).div_(scale)
-                slope = pull_back(residual.div_(scale), scale_slope)
-            beta = inverse_temperature
+            log_likelihood, *slopes = self._pixels.slopes(mean, scale, which)
+            slope, beta = pull_back(*slopes), inverse_temperature
             slope = slope * (beta.unsqueeze(-1) if isinstance(beta, Tensor) else beta)
-            log_likelihood = exponent - 0.5 * math.log(2 * math.pi) * count
             return log_prior, log_likelihood, slope + prior_slope

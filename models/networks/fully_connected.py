@@ -50,13 +50,23 @@ class FullyConnectedDecoder(Decoder):
         ``(channel, row, column)`` of what is decoded.
     widths
         Units of the hidden layers, first to last.
+    likelihood
+        ``"normal"``, with means in (0, 1), or ``"censored_normal"``, whose means before clipping are any numbers.
+
+    Raises
+    ------
+    ValueError
+        For another likelihood.
     """
 
     has_restriction = True
 
-    def __init__(self, latent: int, image_shape: ImageShape, widths: Sequence[int]):
+    def __init__(self, latent: int, image_shape: ImageShape, widths: Sequence[int], likelihood: str = "normal"):
         super().__init__(latent, image_shape)
         self.widths = tuple(widths)
+        if likelihood not in _LINKS:
+            raise ValueError(f"likelihood={likelihood!r}; expected one of {', '.join(_LINKS)}")
+        self.likelihood = likelihood
         self.trunk = hidden_layers(latent, widths)
         self.mean_head = nn.Linear(widths[-1], math.prod(image_shape))
 
@@ -77,6 +87,10 @@ class FullyConnectedDecoder(Decoder):
         hidden = self.trunk(z)
         return self._mean(hidden), self._scale(hidden)
 
+    def link(self, raw: Tensor) -> Tensor:
+        """Return means of what the last layer says."""
+        return _LINKS[self.likelihood][0](raw)
+
     def restrict(self, pixels: Tensor) -> Restricted:
         """Return a function from codes to means and scales ``(*batch, len(pixels))`` of some pixels only.
 
@@ -92,17 +106,18 @@ class FullyConnectedDecoder(Decoder):
         layers = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
         mean_weight, mean_bias = self.mean_head.weight[pixels].detach(), self.mean_head.bias[pixels].detach()
         scale_of = self._restricted_scale(pixels)
+        link, pull_back_link = _LINKS[self.likelihood]
 
         def decode(z: Code) -> tuple[Tensor, Tensor, PullBack]:
             raw, hidden = [], z
             for weight, bias in layers:
                 raw.append(F.linear(hidden, weight, bias))
                 hidden = F.silu(raw[-1])
-            mean = F.linear(hidden, mean_weight, mean_bias).sigmoid_()
+            mean = link(F.linear(hidden, mean_weight, mean_bias))
             scale, pull_back_scale = scale_of(hidden)
 
             def pull_back(mean_slope: Tensor, scale_slope: Tensor | None) -> Tensor:
-                slope = torch.ops.aten.sigmoid_backward(mean_slope, mean) @ mean_weight
+                slope = pull_back_link(mean_slope, mean) @ mean_weight
                 if pull_back_scale is not None and scale_slope is not None:
                     slope = slope + pull_back_scale(scale_slope)
                 for (weight, _), before in zip(reversed(layers), reversed(raw), strict=True):
@@ -114,10 +129,17 @@ class FullyConnectedDecoder(Decoder):
         return decode
 
     def _mean(self, hidden: Tensor) -> Image:
-        return torch.sigmoid(self.mean_head(hidden)).unflatten(-1, self.image_shape)
+        return self.link(self.mean_head(hidden)).unflatten(-1, self.image_shape)
 
     def _scale(self, hidden: Tensor) -> Image:
         raise NotImplementedError
 
     def _restricted_scale(self, pixels: Tensor) -> RestrictedScale:
         raise NotImplementedError
+
+
+#: Likelihood -> from the last layer to means, and from slopes and means to slopes of the last layer.
+_LINKS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "normal": (torch.sigmoid, torch.ops.aten.sigmoid_backward),
+    "censored_normal": (lambda raw: raw, lambda slope, mean: slope),
+}

@@ -29,7 +29,7 @@ __all__ = ["MaskedEncoder", "MultilayerDecoder"]
 class MultilayerDecoder(FullyConnectedDecoder):
     r"""Decoder :math:`z \mapsto (f_\theta(z), \sigma_\theta(z))` of pixel means and pixel scales.
 
-    The mean is a sigmoid, the scale ``floor + softplus(.)``: bounded below, because a Gaussian density
+    The mean is a sigmoid (before clipping, any number, for the censored likelihood), the scale ``floor + softplus(.)``: bounded below, because a Gaussian density
     without a floor is unbounded where many pixels are exactly 0 (Rybkin et al. 2021, *sigma-VAE*).
 
     Parameters
@@ -45,6 +45,8 @@ class MultilayerDecoder(FullyConnectedDecoder):
         shared by all pixels.
     floor
         Smallest pixel scale, in the image's units.
+    likelihood
+        ``"normal"``, or ``"censored_normal"`` for pixels that are exactly 0 or 1.
 
     Examples
     --------
@@ -63,8 +65,9 @@ class MultilayerDecoder(FullyConnectedDecoder):
         widths: Sequence[int] = (400, 400),
         scale_rank: int | None = 64,
         floor: float = 0.03,
+        likelihood: str = "normal",
     ):
-        super().__init__(latent, image_shape, widths)
+        super().__init__(latent, image_shape, widths, likelihood)
         self.scale_rank = scale_rank
         self.floor = floor
         if scale_rank is None:
@@ -76,7 +79,11 @@ class MultilayerDecoder(FullyConnectedDecoder):
 
     def configuration(self) -> dict:
         """Return the arguments that make this decoder again, as they are stored beside its weights."""
-        return super().configuration() | {"scale_rank": self.scale_rank, "floor": self.floor}
+        return super().configuration() | {
+            "scale_rank": self.scale_rank,
+            "floor": self.floor,
+            "likelihood": self.likelihood,
+        }
 
     def _scale(self, hidden: Tensor) -> Image:
         if self.scale_rank is None:

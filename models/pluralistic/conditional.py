@@ -25,6 +25,7 @@ from pyro.nn import pyro_method
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, TrainingModel
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
 __all__ = ["PluralisticConditional"]
@@ -122,12 +123,12 @@ class PluralisticConditional(ImageModel):
         with self.images_plate(image):
             return pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
-    def _decoded(self, image: Image | None, mask: Mask | None) -> dist.Normal:
+    def _decoded(self, image: Image | None, mask: Mask | None) -> dist.TorchDistribution:
         """Draw z from p(z | x~) and return the law of all pixels given it."""
         loc, scale, summary = self.prior_encoder(*self._seen(image, mask))
         z = pyro.sample("z", dist.Normal(loc, scale).to_event(1))
         summary = summary.expand(*z.shape[:-1], summary.shape[-1])
-        return dist.Normal(*self.decoder.mean_and_scale(torch.cat([z, summary], -1)))
+        return likelihood_of(self.decoder)(*self.decoder.mean_and_scale(torch.cat([z, summary], -1)))
 
     def _seen(self, image: Image | None, mask: Mask | None) -> tuple[Image, Mask]:
         return seen_part(image, mask, self.image_shape, next(self.prior_encoder.parameters()))

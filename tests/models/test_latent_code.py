@@ -114,7 +114,9 @@ def test_likelihoods_score_what_they_say(held_out):
     decoder, z, image = pretrained.load("digits-vae-2d"), torch.randn(2), held_out[0].clamp(0.01, 0.99)
     mean, scale = decoder.mean_and_scale(z)
     prior = -0.5 * z.square().sum() - np.log(2 * np.pi)
+    censored = torch.distributions.Normal(mean, scale)
     expected = {
+        likelihoods.censored_normal: censored.log_prob(image),
         likelihoods.normal: -0.5 * ((image - mean) / scale) ** 2 - scale.log() - 0.5 * np.log(2 * np.pi),
         likelihoods.laplace: -(image - mean).abs() * 2**0.5 / scale - (2**0.5 * scale).log(),
         likelihoods.continuous_bernoulli: torch.distributions.ContinuousBernoulli(mean).log_prob(image),

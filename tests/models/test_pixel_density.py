@@ -28,11 +28,21 @@ def other_prior():
     return LatentCode(decoder, prior=dist.StudentT(4.0, torch.zeros(3), 1.0).to_event(1))
 
 
+def censored():
+    torch.manual_seed(0)
+    return LatentCode(MultilayerDecoder(3, SHAPE, (16, 12), scale_rank=4, likelihood="censored_normal"))
+
+
+def censored_with_one_scale():
+    torch.manual_seed(0)
+    return LatentCode(MultilayerDecoder(3, SHAPE, (16,), scale_rank=None, likelihood="censored_normal"))
+
+
 def linear():
     return LinearGaussian.fit(datasets.load("digits", split="train"), latent=3)
 
 
-MODELS = [shared_scale, scale_of_z, other_prior, linear]
+MODELS = [shared_scale, scale_of_z, other_prior, censored, censored_with_one_scale, linear]
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)

@@ -92,6 +92,7 @@ def test_card_matches_the_weights(name):
         "widths": recipe.widths,
         "scale_rank": recipe.scale_rank,
         "floor": recipe.floor,
+        "likelihood": recipe.likelihood,
     }
     dataset = "digits" if name.startswith("digits") else "fashion-mnist-samples"
     images = datasets.load(dataset)[:64]

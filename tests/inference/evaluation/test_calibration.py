@@ -360,7 +360,7 @@ class TestHeldOut:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"draws": 10}, "are 160 draws; expected at least 400"),
+            ({"draws": 2}, "are 32 draws; expected at least 40"),
             ({"masks": {}}, "masks is empty"),
             ({"masks": {"all": torch.ones(1, 8, 8, dtype=torch.bool)}}, "'all' hides nothing"),
             ({"images": torch.rand(2, 1, 9, 8)}, "expected \\(1, 8, 8\\)"),

@@ -111,23 +111,28 @@ class TestCoverage:
     @pytest.mark.parametrize("level", LEVELS)
     @pytest.mark.parametrize("n", [5, 40])
     def test_calibrated(self, level, n, random):
-        """Exact for uniform draws, where interpolation between order statistics is linear in probability."""
-        pixels, expected = 40_000, level * (n - 1) / (n + 1)
+        """Exact for any law and any number of draws."""
+        pixels = 40_000
         inside = coverage(random.random((n, pixels)), random.random(pixels), level)
         assert inside.dtype == bool
-        assert abs(inside.mean() - expected) < ERRORS * math.sqrt(expected * (1 - expected) / pixels)
+        assert abs(inside.mean() - level) < ERRORS * math.sqrt(level * (1 - level) / pixels)
+
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_calibrated_where_most_pixels_are_black(self, level, random):
+        pixels, clipped = 40_000, lambda *size: np.clip(random.normal(-0.5, 1, size=size), 0, 1)
+        inside = coverage(clipped(20, pixels), clipped(pixels), level)
+        assert abs(inside.mean() - level) < ERRORS * math.sqrt(level * (1 - level) / pixels)
 
     @pytest.mark.parametrize(("sd", "sign"), [(0.5, -1), (2.0, 1)])
     def test_miscalibrated(self, sd, sign, random):
         pixels, level = 20_000, 0.8
         inside = coverage(sd * random.normal(size=(40, pixels)), random.normal(size=pixels), level)
-        expected = level * 39 / 41
-        assert sign * (inside.mean() - expected) > ERRORS * math.sqrt(expected * (1 - expected) / pixels)
+        assert sign * (inside.mean() - level) > ERRORS * math.sqrt(level * (1 - level) / pixels)
 
-    def test_closed_interval(self):
-        draws = np.array([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-        assert coverage(draws, np.array([0.0, 2.0]), 1.0).tolist() == [True, True]
-        assert coverage(draws, np.array([0.1, 2.1]), 1.0).tolist() == [False, False]
+    def test_beyond_all_draws(self):
+        """Of 39 draws the outermost are the ends of the 95 % interval: what lies beyond is outside."""
+        draws = np.linspace(0, 1, 39)[:, None]
+        assert [bool(coverage(draws, np.array([x]), 0.95)[0]) for x in (-0.1, 0.5, 1.1)] == [False, True, False]
 
 
 def bins(ranks, count=10):
@@ -219,7 +224,7 @@ class TestScore:
         }
         assert 0 < (target > 0).sum() < target.size
         for level in LEVELS:
-            inside = coverage(draws, target, level)
+            inside = coverage(draws, target, level, 3)
             expected |= {
                 f"coverage {level:.0%}": inside.mean(),
                 f"coverage {level:.0%}, positive": inside[target > 0].mean(),
@@ -277,8 +282,8 @@ class TestScore:
             target = truth.numpy()[~mask.numpy()]
             covered.append(coverage(draws, target, level).mean())
             ranks.append(pit(draws, target).mean())
-        # Pixels of one image vary together, so that the image is the unit. Interpolation costs O(1/n**2).
-        assert_mean(np.array(covered), level * (n - 1) / (n + 1))
+        # Pixels of one image vary together, so that the image is the unit.
+        assert_mean(np.array(covered), level)
         assert_mean(np.array(ranks), 0.5)
 
     def test_restarts_are_no_draws(self, truth, random):
