@@ -9,9 +9,11 @@ from posterior_inpainting.inference.evaluation.calibration import Calibration, c
 from posterior_inpainting.inference.evaluation.early_stopping import early_stopping, early_stopping_plot
 from posterior_inpainting.inference.evaluation.held_out import score_real
 from posterior_inpainting.inference.evaluation.pruning import prune, pruning_curve
+from posterior_inpainting.inference.evaluation.step_doubling import StepDoubling, step_doubling
 from posterior_inpainting.inference.infer import infer, infer_many, sample
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.diffpir import DiffPIR
 from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
@@ -57,6 +59,7 @@ __all__ = [
     "BayesByBackprop",
     "Calibration",
     "ChEES",
+    "ConditionalDiffusion",
     "DenoisingScoreMatching",
     "DiffPIR",
     "Draws",
@@ -76,6 +79,7 @@ __all__ = [
     "Projection",
     "RePaint",
     "Schedule",
+    "StepDoubling",
     "TemperedSMC",
     "Training",
     "TwoStage",
@@ -103,6 +107,7 @@ __all__ = [
     "save",
     "score_real",
     "scores",
+    "step_doubling",
     "train",
     "train_gan",
 ]

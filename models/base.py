@@ -21,7 +21,15 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
 
 from posterior_inpainting.models.abilities import Abilities
-from posterior_inpainting.models.shapes import Image, ImageShape, InputError, Mask, check_image, check_mask, check_support
+from posterior_inpainting.models.shapes import (
+    Image,
+    ImageShape,
+    InputError,
+    Mask,
+    check_image,
+    check_mask,
+    check_support,
+)
 
 __all__ = ["ImageModel", "TrainingModel", "frozen"]
 

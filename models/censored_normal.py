@@ -48,7 +48,9 @@ class CensoredNormal(TorchDistribution):
 
     def expand(self, batch_shape, _instance=None) -> CensoredNormal:
         """Broadcast to a larger batch."""
-        return CensoredNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False)
+        return CensoredNormal(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), validate_args=False
+        )
 
     def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: B008 - torch's signature
         """Draw, clipped."""
@@ -71,26 +73,26 @@ class CensoredNormal(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """The mean of clipped values."""
-        low, high, mass, (at_low, at_high) = self._parts()
+        high, mass, (at_low, at_high) = self._parts()
         return self.loc * mass + self.scale * (at_low - at_high) + _probability(-high)
 
     @property
     def variance(self) -> Tensor:
         """The variance of clipped values."""
-        low, high, mass, (at_low, at_high) = self._parts()
+        high, mass, (at_low, at_high) = self._parts()
         square = (self.loc.square() + self.scale.square()) * mass
         square = square + self.scale * (self.loc * at_low - (self.loc + 1) * at_high) + _probability(-high)
         return (square - self.mean.square()).clamp(min=0)
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Return both ends in standard units, the probability between them, and the normal density at each."""
+    def _parts(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Return the upper end in standard units, the probability between the ends, and the normal density at each."""
         low, high = -self.loc / self.scale, (1 - self.loc) / self.scale
         densities = [_density(end) for end in (low, high)]
-        return low, high, _probability(high) - _probability(low), (densities[0], densities[1])
+        return high, _probability(high) - _probability(low), (densities[0], densities[1])
 
 
 def log_normal_cdf(u: Tensor) -> Tensor:
-    """Return the logarithm of the standard normal distribution function, of which torch's own is not batched by ``vmap``.
+    """Return the logarithm of the standard normal distribution function, which ``vmap`` can batch.
 
     By the error function, and far below 0 by the asymptotic series (Abramowitz & Stegun 26.2.12).
 

@@ -80,7 +80,9 @@ def likelihood_of(network: Any) -> Likelihood:
     ours = {law.__name__: law for law in (normal, censored_normal, laplace, bernoulli, continuous_bernoulli)}
     name = getattr(network, "likelihood", "normal")
     if name not in ours:
-        raise ValueError(f"{type(network).__name__} has likelihood={name!r}; expected one of {', '.join(ours)}")
+        raise ValueError(
+            f"{type(network).__name__} has likelihood={name!r}; expected one of {', '.join(ours)}"
+        )
     return ours[name]
 
 

@@ -173,9 +173,12 @@ class MixtureField(ImageModel):
 class MixtureDenoising(ReverseDiffusion):
     """Exact mean, variance and draws of x given x + noise, for the mixture of a ``MixtureField``."""
 
+    takes_levels_of_pixels = True
+
     def __init__(self, model: MixtureField):
         values, self.vectors = torch.linalg.eigh(model.covariances)
         self.values, self.means, self.log_weights = values.clamp(min=0.0), model.means, model.log_weights
+        self.covariances = model.covariances
         self.image_shape, self.noise, self.device = model.image_shape, model.noise, model.means.device
         weights = self.log_weights.exp().unsqueeze(-1)
         self.centre = float((weights * self.means).sum(0).mean())
@@ -185,6 +188,8 @@ class MixtureDenoising(ReverseDiffusion):
 
     def denoised(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
         """Return mean and variance of each pixel of x given x + level * noise."""
+        if torch.as_tensor(level).dim() == noisy.dim():
+            return self._denoised_by_pixel(noisy, level)
         share, mean, values = self._components(noisy, level)
         rotated = _by_component(values.expand_as(mean), self.vectors.square().mT)
         first = (share.unsqueeze(-1) * mean).sum(-2)
@@ -207,6 +212,26 @@ class MixtureDenoising(ReverseDiffusion):
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         turned = (self.vectors[chosen] @ (values.sqrt() * noise).unsqueeze(-1)).squeeze(-1)
         return (mean + turned).to(noisy.dtype).reshape(noisy.shape)
+
+    def _denoised_by_pixel(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
+        """Return the same where every pixel has a level of its own, one row of them or a row an image."""
+        variances = level.flatten(-3).double().square()
+        total = self.covariances + torch.diag_embed(variances).unsqueeze(-3)
+        root = torch.linalg.cholesky(total)
+        precision = torch.cholesky_inverse(root)
+        residual = noisy.flatten(-3).double().unsqueeze(-2) - self.means
+        if precision.shape[:-3].numel() == 1:  # all images have the same levels
+            solved = _by_component(residual, precision.reshape(precision.shape[-3:]))
+        else:
+            solved = (residual.unsqueeze(-2) @ precision).squeeze(-2)
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        share = (self.log_weights - 0.5 * (residual * solved).sum(-1) - log_det).softmax(-1).unsqueeze(-1)
+        mean = self.means + _by_component(solved, self.covariances)
+        gain = precision @ self.covariances
+        left = self.covariances.diagonal(dim1=-2, dim2=-1) - (self.covariances * gain).sum(-2)
+        first = (share * mean).sum(-2)
+        variance = (share * (left + (mean - first.unsqueeze(-2)).square())).sum(-2)
+        return tuple(part.to(noisy.dtype).reshape(noisy.shape) for part in (first, variance))  # type: ignore[return-value]
 
     def _components(self, noisy: Image, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return each component's share, mean ``(*batch, component, pixel)`` and variances along its axes."""

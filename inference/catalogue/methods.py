@@ -9,6 +9,7 @@ from functools import partial
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.methods.alternating import Alternating
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.diffpir import DiffPIR
 from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
@@ -83,6 +84,14 @@ _ENTRIES = (
         "Del Moral et al. 2006",
         draws=500,
         chains=4,
+    ),
+    MethodEntry(
+        "conditional-diffusion",
+        ConditionalDiffusion,
+        "the posterior's own reverse diffusion: priors that denoise pixel by pixel",
+        "after Saharia et al. 2022, Chen et al. 2024",
+        draws=400,
+        chains=1,
     ),
     MethodEntry(
         "noise-matched-gibbs",

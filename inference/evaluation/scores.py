@@ -169,7 +169,7 @@ def coverage(draws: np.ndarray, target: np.ndarray, level: float, seed: int = 0)
     """Whether each pixel's truth lies in the central interval of ``level``, boolean ``(pixel,)``.
 
     It does where its :func:`pit` is in the middle, so that a calibrated law covers ``level`` with any number of draws,
-    and a pixel that is exactly black in truth and in the draws counts for as much as it should and not as always covered.
+    and a pixel that is exactly black in truth and in draws counts for as much as it should, not as always covered.
     """
     return np.abs(pit(draws, target, seed) - 0.5) <= level / 2
 

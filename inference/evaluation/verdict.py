@@ -22,6 +22,8 @@ __all__ = ["Verdict", "verdict"]
 
 #: Log weights of exact draws spread by rounding alone; by this many nats they would be of something else.
 _ROUNDING = 0.1
+#: Moves between numbers of steps that are no matter: of means, in standard deviations, and of spreads.
+_SHIFT, _SPREAD = 0.1, 0.03
 #: Pareto k-hat up to which draws can be reweighted (Vehtari et al. 2024).
 _KHAT = 0.7
 
@@ -60,17 +62,20 @@ def verdict(idata) -> Verdict:
         raise ValueError(f"the draws are {kind!r}; expected one of {', '.join(judges)}")
     found = judges[kind](idata)
     if idata.attrs.get("biased", 0) and kind in ("markov", "particles", "independent"):
-        found = _biased(idata.attrs, found.reason)
+        found = _biased(idata.attrs, found)
     return replace(found, ended=ending(idata.attrs))
 
 
-def _biased(attrs: Mapping[str, Any], reason: str) -> Verdict:
+def _biased(attrs: Mapping[str, Any], found: Verdict) -> Verdict:
     """Say what else there is where a method has an error of its own, beside what would be said without it."""
     denoises = attrs.get("potential") == "denoising"
+    reason = found.reason
+    if denoises and "step_doubling_shift" in attrs:
+        return _doubled(attrs, found)
     of_what, advice = (
         (
             "its reverse steps",
-            "Draw again with twice the steps: what moves is that error. ParticleGibbs() has none.",
+            "Draw again with twice the steps, by step_doubling(): what moves is that error. ParticleGibbs() has none.",
         )
         if denoises
         else ("its step size", f"Use MALA() or ChEES(), whose draws are of the {target(attrs)}.")
@@ -81,6 +86,21 @@ def _biased(attrs: Mapping[str, Any], reason: str) -> Verdict:
         f"number of draws mends and no R-hat shows ({reason})",
         advice,
     )
+
+
+def _doubled(attrs: Mapping[str, Any], found: Verdict) -> Verdict:
+    """Judge draws of which it is known what they moved by when the steps were doubled."""
+    shift, spread = attrs["step_doubling_shift"], attrs["step_doubling_spread"]
+    moves = f"pixels moved by {shift:.2f} sd and spread {spread:.2f} times"
+    reason = f"{found.reason}; from half the steps to these, {moves}"
+    apart = False
+    if "step_doubling_evidence" in attrs:
+        moved, error = attrs["step_doubling_evidence"], attrs["step_doubling_evidence_se"]
+        reason += f", log evidence by {moved:+.2f} (se {error:.2f})"
+        apart = abs(moved) > max(0.5, 3 * error)
+    if shift > _SHIFT or abs(spread - 1) > _SPREAD or apart:
+        return Verdict("biased", reason, "Take twice the steps, and see what moves then.")
+    return replace(found, reason=reason)
 
 
 def _judge_optima(idata) -> Verdict:
@@ -118,6 +138,11 @@ def _judge_guide(idata) -> Verdict:
     """Judge the draws of a guide by their importance weights."""
     attrs = idata.attrs
     kind, k, aim = attrs["draws_are"], khat(idata), target(attrs)
+    if attrs.get("potential") == "denoising" and not attrs.get("approximate", 0):
+        reason = "draws of the denoiser's own law of hidden pixels given seen ones"
+        return Verdict(
+            kind, reason, "Use the draws; calibrate() tests whether that law is the prior's posterior."
+        )
     if attrs.get("potential") == "denoising":
         reason = f"draws of {attrs['method']} follow a rule of its own; no weights say how far from the {aim} they are"
         return Verdict("approximate", reason, "Use NoiseMatchedSMC() or NoiseMatchedTempering().")

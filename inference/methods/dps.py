@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from posterior_inpainting.inference.methods.guided_diffusion import GuidedDiffusion, Step
+from posterior_inpainting.inference.methods.guided_diffusion import GuidedDiffusion
+from posterior_inpainting.inference.methods.reverse_chain import Step
 
 __all__ = ["DPS"]
 

@@ -127,13 +127,17 @@ class DatasetRecipe(Recipe):
     ----------
     dataset
         A name that ``datasets.load`` knows.
+    held_back
+        Number of images, the last of the first split, that nothing is trained on: settings are chosen on them.
     """
 
     #: To train on, and to measure on.
     splits: ClassVar[tuple[str, str]] = ("train", "test")
 
     dataset: str
+    held_back: int = 0
 
     def data(self, root: str | Path | None = None) -> Data:
-        """Load both splits of the data set."""
-        return Data(*(datasets.load(self.dataset, split, root) for split in self.splits))
+        """Load both splits of the data set, without what is held back of the first."""
+        images, held_out = (datasets.load(self.dataset, split, root) for split in self.splits)
+        return Data(images[: len(images) - self.held_back], held_out)

@@ -7,11 +7,13 @@ The mean is learnt by the weighted squared error of Karras et al. 2022 (equation
           \qquad r = \frac{x - c - s(t) (u - c)}{o(t)}, \quad u = x + t \epsilon.
 
 The second part, in which F_1 is held fixed, is the normal log density of what the mean leaves (Nichol & Dhariwal 2021
-stop the same gradient), so that learning the variance costs the mean nothing.
+stop the same gradient), so that learning the variance costs the mean nothing. With masks the level t is lower at seen
+pixels: the network learns to denoise the others given those.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from posterior_inpainting.inference.training.loss import Loss
 
 __all__ = ["DenoisingScoreMatching"]
 
+#: The most noise that an observation is taken to have.
+_MOST = 0.2
+
 
 class DenoisingScoreMatching(Loss):
     """The loss of a ``Denoiser``, averaged over noise levels and summed over pixels.
@@ -29,6 +34,9 @@ class DenoisingScoreMatching(Loss):
     ----------
     mean_log_level, sd_log_level
         Of the normal law of the levels' logarithms; the published ones for images whose spread is 0.5.
+    lowest, whole
+        With masks, seen pixels have less noise, down to ``lowest``, evenly in the logarithm; the share ``whole`` of the
+        images has one level nevertheless.
     low_precision
         Whether to compute the network in bfloat16, which on processors that have it costs a half.
 
@@ -46,27 +54,45 @@ class DenoisingScoreMatching(Loss):
     """
 
     def __init__(
-        self, mean_log_level: float = -1.2, sd_log_level: float = 1.2, *, low_precision: bool = False
+        self,
+        mean_log_level: float = -1.2,
+        sd_log_level: float = 1.2,
+        *,
+        lowest: float = 0.005,
+        whole: float = 0.25,
+        low_precision: bool = False,
     ):
-        if not sd_log_level > 0:
-            raise ValueError(f"sd_log_level={sd_log_level}; expected a positive number")
+        if not sd_log_level > 0 or not lowest > 0:
+            raise ValueError(f"sd_log_level={sd_log_level}, lowest={lowest}; expected positive numbers")
+        if not 0 <= whole <= 1:
+            raise ValueError(f"whole={whole}; expected a share from 0 to 1")
         self.mean_log_level, self.sd_log_level = mean_log_level, sd_log_level
+        self.lowest, self.whole = lowest, whole
         self.low_precision = low_precision
 
     def differentiable_loss(
         self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
     ) -> Tensor:
-        """Return the loss of a minibatch; the guide is not read, and all pixels are seen."""
-        if masks is not None:
-            raise ValueError("masks are given, but a denoiser learns from whole images")
+        """Return the loss of a minibatch; the guide is not read, and the loss is of all pixels, seen or not."""
         network = model.denoiser
-        normal = torch.randn(len(images), dtype=images.dtype, device=images.device)
-        level = (self.mean_log_level + self.sd_log_level * normal).exp()
-        t = level[:, None, None, None]
-        noisy = images + t * torch.randn_like(images)
+        level = self._levels(images, masks)
+        noisy = images + level * torch.randn_like(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
             left, log_variance, (skip, out) = network.residual(noisy, level)
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - network.centre - skip * (noisy - network.centre)) / out
         squares = (left - wanted).square()
         return 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance).sum()
+
+    def _levels(self, images: Tensor, masks: Tensor | None) -> Tensor:
+        """Return the noise level of every pixel, shaped as the images."""
+        normal, share, coin = torch.randn(len(images), 3, dtype=images.dtype, device=images.device).unbind(1)
+        log_level = self.mean_log_level + self.sd_log_level * normal
+        if masks is None:
+            return log_level.exp()[:, None, None, None].expand_as(images)
+        # A normal number's rank is uniform; of the observation's noise all that is known is that it is small.
+        share, coin = (0.5 * torch.erfc(-number / 2**0.5) for number in (share, coin))
+        least = torch.full_like(log_level, math.log(self.lowest)).minimum(log_level)
+        seen_level = least + share * (log_level.clamp(max=math.log(_MOST)).maximum(least) - least)
+        seen = masks & (coin >= self.whole)[:, None, None, None]
+        return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp()

@@ -1,14 +1,13 @@
 """Seen pixels under the clipped normal law: their log density and its slopes with respect to means and scales.
 
-Inside (0, 1) a pixel counts as under the normal law; at an end it counts by the logarithm of the normal's probability of
-lying beyond, whose slope is the inverse Mills ratio.
+Inside (0, 1) a pixel counts as under the normal law; at an end it counts by the logarithm of the normal's probability
+of lying beyond, whose slope is the inverse Mills ratio.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 from torch.distributions import constraints
 

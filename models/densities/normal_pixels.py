@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from posterior_inpainting.models.densities.seen_pixels import SeenPixels

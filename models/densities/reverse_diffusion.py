@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.models.networks.denoiser import level_of_pixels
 from posterior_inpainting.models.shapes import Image, ImageShape
 
 __all__ = ["ReverseDiffusion", "noise_levels"]
@@ -77,6 +78,8 @@ class ReverseDiffusion(ABC):
         Mean and standard deviation of pixels.
     noise
         Standard deviation of a seen pixel around the image.
+    takes_levels_of_pixels
+        Whether it denoises images whose pixels have levels of their own.
     own_steps
         Steps of the reverse chain that the model itself is; ``None`` where its law is that of no chain.
     device
@@ -85,6 +88,7 @@ class ReverseDiffusion(ABC):
 
     noise: float
     own_steps: int | None = None
+    takes_levels_of_pixels: bool = False
     device: torch.device
     image_shape: ImageShape
     highest: float
@@ -101,13 +105,17 @@ class ReverseDiffusion(ABC):
         noisy
             ``(*batch, channel, row, column)``.
         level
-            ``(*batch,)``, or of fewer dimensions.
+            ``(*batch,)``, or of fewer dimensions; or one a pixel, shaped as the images,
+            where it :attr:`takes_levels_of_pixels`.
         """
 
     def step(self, noisy: Image, level: Tensor, following: Tensor) -> tuple[Image, Image]:
-        """Return mean and standard deviation of the image at the following level, given the image at this one."""
+        """Return mean and standard deviation of the image at the following level, given the image at this one.
+
+        Both levels are as for :meth:`denoised`; where they are the same the image stays as it is.
+        """
         mean, variance = self.denoised(noisy, level)
-        t, s = (torch.as_tensor(value)[..., None, None, None].square() for value in (level, following))
+        t, s = (level_of_pixels(noisy, torch.as_tensor(value)).square() for value in (level, following))
         kept = s / t
         spread = s * (1 - kept) + (1 - kept).square() * variance
         return mean + kept * (noisy - mean), spread.clamp(min=0.0).sqrt()

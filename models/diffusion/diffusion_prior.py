@@ -23,6 +23,7 @@ class Denoising(ReverseDiffusion):
 
     def __init__(self, model: DiffusionPrior):
         self.denoiser: Any = frozen(model, "denoiser")
+        self.takes_levels_of_pixels = getattr(self.denoiser, "takes_levels_of_pixels", False)
         self.image_shape, self.noise = model.image_shape, model.noise
         self.highest, self.lowest, self.own_steps = model.highest, model.lowest, model.steps
         self.centre, self.spread = self.denoiser.centre, self.denoiser.spread

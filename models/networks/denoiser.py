@@ -1,4 +1,4 @@
-r"""A network that removes Gaussian noise of any level, and says of each pixel how sure it is.
+r"""A network that removes Gaussian noise of any level, pixel by pixel, and says of each how sure it is.
 
 Karras, Aittala, Aila & Laine 2022, *Elucidating the Design Space of Diffusion-Based Generative Models*, section 5: for
 :math:`u = x + t \epsilon` the network F sees inputs of unit variance at every level t, and predicts what is left of x,
@@ -9,6 +9,9 @@ Karras, Aittala, Aila & Laine 2022, *Elucidating the Design Space of Diffusion-B
 with c the centre and d the spread of pixels. A second output is the logarithm of the variance that is left,
 :math:`v(u, t) = o^2 \exp F_2`: the diagonal of the covariance of x given u (Bao et al. 2022, *Estimating the Optimal
 Covariance with Imperfect Mean in Diffusion Probabilistic Models*), which makes few reverse steps enough.
+
+The level may differ from pixel to pixel, and the network reads them all (as Chen et al. 2024, *Diffusion Forcing*, do
+along a sequence): with little noise on the pixels that are seen and much on the others it denoises given what is seen.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch.nn import functional as F
 
 from posterior_inpainting.models.shapes import Image, InputError, describe
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "level_of_pixels"]
 
 
 class Denoiser(nn.Module):
@@ -54,6 +57,9 @@ class Denoiser(nn.Module):
     ((5, 1, 28, 28), True)
     """
 
+    #: What ``DiffusionPrior`` asks of a network, for ``ConditionalDiffusion``.
+    takes_levels_of_pixels = True
+
     def __init__(
         self,
         channels: int = 1,
@@ -77,7 +83,8 @@ class Denoiser(nn.Module):
         self.multiple = patch * 2 ** (len(features) - 1)
         width = 4 * features[0]
         self.embedding = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.first = nn.Conv2d(channels * patch**2, features[0], 3, padding=1)
+        # Beside every value of the image its noise level.
+        self.first = nn.Conv2d(2 * channels * patch**2, features[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before, kept = features[0], [features[0]]
         for units in features:
@@ -108,7 +115,8 @@ class Denoiser(nn.Module):
         noisy
             ``(*batch, channel, row, column)``, of any number of rows and columns.
         level
-            Standard deviation of the noise, positive; ``(*batch,)`` or of fewer dimensions.
+            Standard deviation of the noise, positive; ``(*batch,)`` or of fewer dimensions, or one a pixel, shaped as
+            the images.
         """
         left, log_variance, scales = self.residual(noisy, level)
         skip, out = scales
@@ -118,15 +126,16 @@ class Denoiser(nn.Module):
         """Return both outputs of the network F, and the factors s and o of the mean: what training compares."""
         if noisy.shape[-3] != self.channels:
             raise InputError(f"image is {describe(noisy)}; the denoiser takes {self.channels} channel(s)")
-        batch = noisy.shape[:-3]
-        level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device).expand(batch)
-        t = level[..., None, None, None]
+        level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
+        t = level_of_pixels(noisy, level)
         total = (t.square() + self.spread**2).sqrt()
         flat = ((noisy - self.centre) / total).reshape(-1, *noisy.shape[-3:])
-        left, log_variance = self._network(flat, level.reshape(-1).log()).chunk(2, 1)
-        shape = (*batch, *noisy.shape[-3:])
+        logs = t.log().expand(noisy.shape).reshape(flat.shape)
+        left, log_variance = self._network(torch.cat([flat, logs / 4], 1), logs.amax((-3, -2, -1))).chunk(
+            2, 1
+        )
         scales = self.spread**2 / total.square(), t * self.spread / total
-        return left.reshape(shape), log_variance.reshape(shape), scales
+        return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), scales
 
     def _network(self, images: Tensor, log_level: Tensor) -> Tensor:
         rows, columns = images.shape[-2:]
@@ -146,6 +155,15 @@ class Denoiser(nn.Module):
                 features = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = block(torch.cat([features, kept.pop()], 1), embedded)
         return F.pixel_shuffle(self.last(features), self.patch)[..., :rows, :columns]
+
+
+def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
+    """Return noise levels that broadcast to images: those of pixels as they are, those of images with three dims more.
+
+    >>> tuple(level_of_pixels(torch.zeros(5, 1, 8, 8), torch.ones(5)).shape)
+    (5, 1, 1, 1)
+    """
+    return level if level.dim() == noisy.dim() else level[..., None, None, None]
 
 
 class _Block(nn.Module):

@@ -61,7 +61,9 @@ class FullyConnectedDecoder(Decoder):
 
     has_restriction = True
 
-    def __init__(self, latent: int, image_shape: ImageShape, widths: Sequence[int], likelihood: str = "normal"):
+    def __init__(
+        self, latent: int, image_shape: ImageShape, widths: Sequence[int], likelihood: str = "normal"
+    ):
         super().__init__(latent, image_shape)
         self.widths = tuple(widths)
         if likelihood not in _LINKS:

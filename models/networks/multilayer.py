@@ -29,8 +29,9 @@ __all__ = ["MaskedEncoder", "MultilayerDecoder"]
 class MultilayerDecoder(FullyConnectedDecoder):
     r"""Decoder :math:`z \mapsto (f_\theta(z), \sigma_\theta(z))` of pixel means and pixel scales.
 
-    The mean is a sigmoid (before clipping, any number, for the censored likelihood), the scale ``floor + softplus(.)``: bounded below, because a Gaussian density
-    without a floor is unbounded where many pixels are exactly 0 (Rybkin et al. 2021, *sigma-VAE*).
+    The mean is a sigmoid, or any number where pixels are clipped; the scale is ``floor + softplus(.)``: bounded
+    below, because a Gaussian density without a floor is unbounded where many pixels are exactly 0 (Rybkin et al.
+    2021, *sigma-VAE*).
 
     Parameters
     ----------

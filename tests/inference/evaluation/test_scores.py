@@ -132,7 +132,11 @@ class TestCoverage:
     def test_beyond_all_draws(self):
         """Of 39 draws the outermost are the ends of the 95 % interval: what lies beyond is outside."""
         draws = np.linspace(0, 1, 39)[:, None]
-        assert [bool(coverage(draws, np.array([x]), 0.95)[0]) for x in (-0.1, 0.5, 1.1)] == [False, True, False]
+        assert [bool(coverage(draws, np.array([x]), 0.95)[0]) for x in (-0.1, 0.5, 1.1)] == [
+            False,
+            True,
+            False,
+        ]
 
 
 def bins(ranks, count=10):

@@ -23,6 +23,7 @@ from posterior_inpainting.inference import (
     ULA,
     Alternating,
     ChEES,
+    ConditionalDiffusion,
     DiffPIR,
     Exact,
     Nested,
@@ -81,6 +82,7 @@ METHODS = {
     "TwoStage": (TwoStage(ChEES(warmup=10), warmup=10), "units"),
     "Nested": (Nested(ChEES(warmup=10)), "networks"),
     "Nested optima": (Nested(MAP(restarts=2, steps=20)), "networks"),
+    "ConditionalDiffusion": (ConditionalDiffusion(steps=10), "mixture"),
     "NoiseMatchedGibbs": (NoiseMatchedGibbs(steps=4, warmup=20), "mixture"),
     "NoiseMatchedTempering": (NoiseMatchedTempering(temperatures=3, steps=4, warmup=20), "mixture"),
     "NoiseMatchedSMC": (NoiseMatchedSMC(steps=4), "mixture"),
@@ -99,7 +101,8 @@ for _entry in catalogue.METHODS.values():
 #: Rows that go forward in no steps, so that nothing can end them early.
 AT_ONCE = {"Exact", "amortised"}
 #: Rows that have nothing of the posterior before their last step.
-NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "DPS", "PiGDM", "DiffPIR", "RePaint"}
+NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "ConditionalDiffusion"}
+NOTHING_BEFORE_THE_END |= {"DPS", "PiGDM", "DiffPIR", "RePaint"}
 #: Rows that ask for more than continuous latents.
 PARTICULAR = {"Exact", "Alternating", "TwoStage", "Nested", "Nested optima", "amortised", "refined"}
 PARTICULAR |= {name for name, (_, model) in METHODS.items() if model == "mixture"} | {"ChEES from the guide"}

@@ -9,7 +9,9 @@ from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import (
     DPS,
+    ConditionalDiffusion,
     DiffPIR,
+    Exact,
     NoiseMatchedGibbs,
     NoiseMatchedSMC,
     NoiseMatchedTempering,
@@ -19,10 +21,11 @@ from posterior_inpainting.inference import (
     diagnostics,
     infer,
     infer_many,
+    step_doubling,
 )
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
-from posterior_inpainting.models import LatentCode, MixtureField, Observation, pretrained
+from posterior_inpainting.models import DiffusionPrior, LatentCode, MixtureField, Observation, pretrained
 
 SHAPE = (1, 1, 4)
 MASK = torch.tensor([[[True, True, False, False]]])
@@ -183,6 +186,114 @@ class TestParticleGibbs:
             assert_moments(hidden(idata), *truth)
 
 
+class TestConditionalDiffusion:
+    """The posterior's own diffusion: its steps are all that is wrong with it, and enough of them are enough."""
+
+    MODEL = field(apart=0.3)
+    SEEN = Observation(IMAGE, MASK)
+
+    def test_moments(self):
+        draws = {"draws": 1000, "chains": 4, "progress": False}
+        idata = infer(self.MODEL, self.SEEN, ConditionalDiffusion(steps=300), **draws)
+        assert_moments(hidden(idata), *exact(self.MODEL))
+
+    def test_weights_of_two_separated_modes(self):
+        model = field(apart=3.0)
+        draws = {"draws": 1000, "chains": 4, "progress": False}
+        idata = infer(model, self.SEEN, ConditionalDiffusion(steps=200), **draws)
+        second, truth = share_of_second(model, idata, 3.0)
+        assert 0.1 < truth < 0.9
+        assert abs(second.mean() - truth) < 5 * math.sqrt(truth * (1 - truth) / second.size)
+
+    def test_a_seen_pixel_under_other_noise_would_be_wrong(self, monkeypatch):
+        """As if the observation had half its noise: the first test can fail."""
+        monkeypatch.setattr(
+            ConditionalDiffusion,
+            "step",
+            lambda method, step: self.with_half_the_noise(method, step),
+        )
+        idata = infer(
+            self.MODEL, self.SEEN, ConditionalDiffusion(steps=300), draws=4000, chains=4, progress=False
+        )
+        with pytest.raises(AssertionError, match="biased"):
+            assert_moments(hidden(idata), *exact(self.MODEL))
+
+    @staticmethod
+    def with_half_the_noise(method, step):
+        reverse = step.density.reverse
+        levels = [
+            torch.where(step.seen, t.clamp(max=0.5 * reverse.noise), t) for t in (step.now, step.following)
+        ]
+        mean, spread = reverse.step(step.images, *levels)
+        return mean + spread * step.noise()
+
+    def test_many_images_in_one_batch(self):
+        seen = [self.SEEN, Observation(1 - IMAGE, ~MASK)]
+        method = ConditionalDiffusion(steps=200)
+        first, second = infer_many(self.MODEL, seen, method, draws=4000, chains=1, progress=False)
+        assert_moments(hidden(first).reshape(4, 1000, 2), *exact(self.MODEL))
+        posterior = self.MODEL.exact_posterior(1 - IMAGE, ~MASK)
+        found = second.posterior["completion"].to_numpy()[..., 0, 0, :2].reshape(4, 1000, 2)
+        assert_moments(found, posterior.mean[:2].numpy(), posterior.variance[:2].sqrt().numpy())
+
+    def test_a_denoiser_of_one_level_an_image_is_refused(self):
+        network = torch.nn.Conv2d(1, 2, 1)
+        network.channels, network.centre, network.spread = 1, 0.0, 1.0
+        with pytest.raises(ValueError, match="takes one noise level an image, not one a pixel"):
+            infer(DiffusionPrior(network, SHAPE), self.SEEN, ConditionalDiffusion(), progress=False)
+
+
+class TestStepDoubling:
+    MODEL, SEEN = field(apart=0.3), Observation(IMAGE, MASK)
+    DRAWS = {"draws": 10_000, "chains": 4, "progress": False}  # noqa: RUF012 - not changed
+
+    def found(self, method):
+        return step_doubling(self.MODEL, self.SEEN, method, **self.DRAWS)
+
+    def test_it_predicts_the_bias_that_is_there(self):
+        """What moves from n steps to 2 n is what is wrong at 2 n, within a factor of two."""
+        found, sd = self.found(ConditionalDiffusion(steps=24)), exact(self.MODEL)[1]
+        wrong = hidden(found.many).std((0, 1)) / sd - 1
+        moved = hidden(found.many).std((0, 1)) / hidden(found.few).std((0, 1)) - 1
+        assert np.abs(wrong).max() > 0.02
+        assert 0.5 < np.abs(wrong).mean() / np.abs(moved).mean() < 2
+
+    def test_verdict(self):
+        few, many = self.found(ConditionalDiffusion(steps=4)), self.found(ConditionalDiffusion(steps=150))
+        assert few.spread > 1.03
+        assert few.shift > many.shift
+        coarse, fine = diagnostics.verdict(few.many), diagnostics.verdict(many.many)
+        assert coarse.kind == "biased"
+        assert "Take twice the steps" in coarse.advice
+        assert fine.kind == "independent"
+        assert f"pixels moved by {many.shift:.2f} sd" in fine.reason
+        assert diagnostics.verdict(many.few).kind == "biased"
+
+    def test_evidence(self):
+        found = step_doubling(
+            self.MODEL, self.SEEN, NoiseMatchedSMC(steps=16), draws=2000, chains=8, progress=False
+        )
+        moved, error = found.evidence
+        assert abs(moved) > 3 * error
+        truth = float(self.MODEL.log_evidence(IMAGE, MASK))
+        wrong = found.many.attrs["log_evidence"] - truth
+        assert moved * wrong < 0
+        assert "log evidence by" in diagnostics.verdict(found.many).reason
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="Exact has no reverse steps to double"):
+            self.found(Exact())
+        with pytest.raises(ValueError, match="no pixel is hidden"):
+            step_doubling(
+                self.MODEL,
+                Observation(IMAGE, torch.ones_like(MASK)),
+                DPS(steps=2),
+                draws=20,
+                chains=2,
+                progress=False,
+            )
+
+
 GUIDED = (DPS(steps=60), PiGDM(steps=60), DiffPIR(steps=60, fresh=1.0), RePaint(steps=60, repeats=1))
 
 
@@ -257,6 +368,7 @@ class TestBadInput:
             (lambda: NoiseMatchedTempering(temperatures=1), "temperatures=1; expected at least 2"),
             (lambda: DPS(scale=0.0), "scale=0.0; expected"),
             (lambda: PiGDM(steps=0), "steps=0; expected"),
+            (lambda: ConditionalDiffusion(steps=0), "steps=0; expected at least 1"),
             (lambda: DiffPIR(fresh=2.0), "fresh=2.0; expected"),
             (lambda: RePaint(repeats=0), "repeats=0; expected"),
             (
@@ -268,7 +380,7 @@ class TestBadInput:
                 "LatentCode does not denoise; use ChEES",
             ),
         ],
-        ids=range(12),
+        ids=range(13),
     )
     def test_is_named_in_a_line(self, make, message):
         with pytest.raises(ValueError, match=message) as caught:
