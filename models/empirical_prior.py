@@ -36,7 +36,8 @@ class EmpiricalPrior(ImageModel):
     noise
         Standard deviation of a pixel around the image.
     nearest
-        Draw the nearest this many on the seen pixels, each alike, in place of the posterior, which ``None`` draws.
+        Draw the nearest this many on the seen pixels, one after another and again from the first, in place of the
+        posterior, which ``None`` draws.
 
     Raises
     ------
@@ -84,8 +85,7 @@ class EmpiricalPrior(ImageModel):
         """Draw one of the images, then the pixels around it."""
         with self.images_plate(image):
             index = pyro.sample("index", dist.Categorical(logits=self.images.new_zeros(len(self.images))))
-            drawn = self.images.index_select(0, index.reshape(-1)).reshape(*index.shape, *self.image_shape)
-            return self.observe(dist.Normal(drawn, self.noise), image, mask)
+            return self.observe(self.law_of_kept(self.kept({"index": index})), image, mask)
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
         """Draw an index from the exact posterior, or one of the nearest."""
@@ -99,6 +99,27 @@ class EmpiricalPrior(ImageModel):
             near = likelihood.topk(self.nearest, dim=-1).indices
             likelihood = torch.full_like(likelihood, -torch.inf).scatter(-1, near, 0.0)
         return dist.Categorical(logits=likelihood)
+
+    def draw_completions(
+        self, image: Image, mask: Mask | None = None, *, draws: int
+    ) -> dict[str, Tensor] | None:
+        """Return the nearest images, each as often as the others but for one, in random order; otherwise ``None``."""
+        if self.nearest is None:
+            return None
+        near = self._log_likelihoods(image, mask).topk(self.nearest, dim=-1).indices
+        rounds = -(-draws // self.nearest)
+        index = torch.cat([near[torch.randperm(len(near), device="cpu")] for _ in range(rounds)])[:draws]
+        return self.kept({"index": index})
+
+    def kept(self, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the index, and the image that it names as the completion."""
+        index = latents["index"]
+        drawn = self.images.index_select(0, index.long().reshape(-1)).reshape(*index.shape, *self.image_shape)
+        return {"index": index, "completion": drawn}
+
+    def law_of_kept(self, kept: dict[str, Tensor]) -> dist.TorchDistribution:
+        """Return the law of pixels around completions."""
+        return dist.Normal(kept["completion"], self.noise)
 
     def log_evidence(self, image: Image | None = None, mask: Mask | None = None) -> Tensor:
         """Return log p(x~) in nats, batch shape that of the images, float64."""

@@ -13,6 +13,7 @@ from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,
     DeepImagePrior,
+    EmpiricalPrior,
     GaussianProcess,
     ImageModel,
     LatentCode,
@@ -115,6 +116,11 @@ def full_hourglass(given: Given) -> ImageModel:
         return DeepImagePrior(given.shape)
 
 
+def nearest(count: int, given: Given) -> ImageModel:
+    """Take the training images of Fashion-MNIST that are nearest on the seen pixels, but for the last 5,000."""
+    return EmpiricalPrior(_fashion(given.root), noise=1e-3, nearest=count)
+
+
 def linear_gaussian(given: Given) -> ImageModel:
     """Fit principal components to training images of Fashion-MNIST."""
     return _components("fashion-mnist", (1, 28, 28), given.root, count=10_000)
@@ -131,6 +137,11 @@ def patches_of(dataset: str, largest: int, given: Given) -> ImageModel:
             f"the image is {rows} x {columns}; patches of {dataset} must be square, at most {largest} pixels a side"
         )
     return _components(dataset, given.shape, given.root)
+
+
+@functools.lru_cache(maxsize=1)
+def _fashion(root: str | Path | None):
+    return datasets.load("fashion-mnist", split="train", root=root)[:-5_000]
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,6 +23,30 @@ __all__ = ["APPROACHES", "MODELS", "approach", "build", "entry"]
 #: Beside those that are compared.
 _OTHERS = (
     Entry(
+        name="nearest-5",
+        random="which of the 5 training images nearest on the seen pixels: no posterior, the yardstick of priors",
+        source="after Hays & Efros 2007",
+        make=partial(making.nearest, 5),
+        method=Exact(),
+        draws=5,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        made_from="data",
+    ),
+    Entry(
+        name="nearest-20",
+        random="which of the 20 nearest",
+        source="after Hays & Efros 2007",
+        make=partial(making.nearest, 20),
+        method=Exact(),
+        draws=20,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        made_from="data",
+    ),
+    Entry(
         name="pixel-constrained-binary",
         random="hidden pixels, one after another, black or white",
         source="Dupont & Suresha 2019",

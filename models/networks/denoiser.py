@@ -83,8 +83,8 @@ class Denoiser(nn.Module):
         self.multiple = patch * 2 ** (len(features) - 1)
         width = 4 * features[0]
         self.embedding = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        # Beside every value of the image its noise level.
-        self.first = nn.Conv2d(2 * channels * patch**2, features[0], 3, padding=1)
+        # Beside every value of the image its noise level, and what is left of it when it is denoised by itself.
+        self.first = nn.Conv2d(3 * channels * patch**2, features[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before, kept = features[0], [features[0]]
         for units in features:
@@ -129,13 +129,12 @@ class Denoiser(nn.Module):
         level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
         t = level_of_pixels(noisy, level)
         total = (t.square() + self.spread**2).sqrt()
-        flat = ((noisy - self.centre) / total).reshape(-1, *noisy.shape[-3:])
-        logs = t.log().expand(noisy.shape).reshape(flat.shape)
-        left, log_variance = self._network(torch.cat([flat, logs / 4], 1), logs.amax((-3, -2, -1))).chunk(
-            2, 1
-        )
-        scales = self.spread**2 / total.square(), t * self.spread / total
-        return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), scales
+        skip, out = self.spread**2 / total.square(), t * self.spread / total
+        residual, log_level = noisy - self.centre, t.log().expand(noisy.shape)
+        inputs = torch.cat([residual / total, log_level / 4, skip * residual / self.spread], -3)
+        highest = log_level.amax((-3, -2, -1)).reshape(-1)
+        left, log_variance = self._network(inputs.reshape(-1, *inputs.shape[-3:]), highest).chunk(2, 1)
+        return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (skip, out)
 
     def _network(self, images: Tensor, log_level: Tensor) -> Tensor:
         rows, columns = images.shape[-2:]

@@ -41,10 +41,19 @@ def test_nearest_are_drawn_alike_and_no_posterior(digits, seen):
     idata = infer(model, seen, Exact(), draws=1000, chains=1, progress=False)
     values, counts = np.unique(idata.posterior["index"].to_numpy(), return_counts=True)
     assert set(values) == set(np.argsort(-log_densities(model, seen.image.numpy()))[:5])
-    assert (np.abs(counts - 200) < 5 * np.sqrt(160)).all()
+    assert (counts == 200).all()
     assert idata.attrs["density"] == "pseudo-posterior"
     assert "log_evidence" not in idata.attrs
     assert "Use the draws" not in str(diagnostics.verdict(idata))
+
+
+def test_as_many_draws_as_neighbours_are_each_of_them_once(digits, image):
+    """Scored as a sample without repetitions, which is how neighbours are compared with posteriors."""
+    model = EmpiricalPrior(digits, noise=1e-3, nearest=20)
+    drawn = model.draw_completions(image, HALF, draws=20)
+    assert len(drawn["index"].unique()) == 20
+    torch.testing.assert_close(drawn["completion"], digits[drawn["index"]])
+    assert model.draw_completions(image, HALF, draws=45)["index"].bincount().max() == 3
 
 
 def test_gradients_are_refused(few, seen):
