@@ -34,9 +34,9 @@ class DenoiserRecipe(DatasetRecipe):
         As for ``Schedule``.
     """
 
-    features: tuple[int, ...] = (64, 96)
-    blocks: int = 2
-    patch: int = 2
+    features: tuple[int, ...] = (32, 64, 64)
+    blocks: int = 1
+    patch: int = 1
     mean_log_level: float = -1.6
     sd_log_level: float = 1.4
     averaging: float = 0.9995
