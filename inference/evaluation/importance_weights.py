@@ -20,7 +20,8 @@ _NOTHING = 50.0
 
 def are_exact(attrs) -> bool:
     """Return whether draws are independent and declared exact by their method, of whatever law they are."""
-    return attrs["draws_are"] == "independent" and not attrs.get("approximate", 1)
+    ours = attrs["draws_are"] == "independent" and not attrs.get("biased", 0)
+    return ours and not attrs.get("approximate", 1)
 
 
 def khat(idata) -> float:

@@ -1,15 +1,26 @@
 """The mixture that denoises exactly, the reverse chain of any prior, and networks that learn to denoise."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from statistics_of_draws import assert_moments
 
-from posterior_inpainting.inference import DenoisingScoreMatching, train
-from posterior_inpainting.models import DiffusionPrior, MixtureField, datasets, pretrained
+from posterior_inpainting.inference import ChEES, DenoisingScoreMatching, infer, train
+from posterior_inpainting.models import (
+    DiffusionPrior,
+    LatentCode,
+    LinearGaussian,
+    MixtureField,
+    Observation,
+    datasets,
+    pretrained,
+)
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
+from posterior_inpainting.models.diffusion import FewStepDecoder
 from posterior_inpainting.models.networks import Denoiser
 
 SHAPE = (1, 1, 3)
@@ -180,21 +191,6 @@ class TestDenoiser:
 
 
 class TestTraining:
-    def test_masks_are_refused(self):
-        model = DiffusionPrior(Denoiser(features=(4,)), (1, 8, 8), steps=1)
-        masks = torch.ones(2, 1, 8, 8, dtype=torch.bool)
-        with pytest.raises(ValueError, match="learns from whole images"):
-            train(
-                model,
-                model.guide,
-                datasets.load("digits"),
-                masks=masks,
-                loss=DenoisingScoreMatching(),
-                epochs=1,
-                progress=False,
-            )
-
-    @pytest.mark.long
     def test_learns_the_mean_and_the_variance(self):
         """Of images whose exact denoiser is known: errors near the least possible, and variances that say so."""
         torch.manual_seed(0)
@@ -223,3 +219,139 @@ class TestTraining:
             error, least = ((images[5000:] - m).square() for m in (mean, best))
             assert float(error.mean()) < 1.1 * float(least.mean())
             assert 0.85 < float((error / variance).mean()) < 1.15
+
+
+class TestLevelsOfPixels:
+    """A level for each pixel: the mixture conditions on the pixels that have little noise, networks learn to."""
+
+    LEVELS = torch.tensor([[[0.2, 5.0, 0.7]]])
+    NOISY = torch.tensor([[[0.4, 0.2, 0.1]], [[-0.3, 1.2, 0.6]]]).unsqueeze(1)
+
+    def test_the_mixture_agrees_with_bayes(self, field):
+        """By quadrature over all three pixels."""
+        grid = np.linspace(-3, 4, 111)
+        x = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3)
+        prior = sum(
+            weight * multivariate_normal(mean, cov).pdf(x)
+            for weight, mean, cov in zip(
+                (0.75, 0.25), field.means.numpy(), field.covariances.numpy(), strict=True
+            )
+        )
+        mean, variance = field.reverse_diffusion().denoised(self.NOISY, self.LEVELS.unsqueeze(0))
+        for index, noisy in enumerate(self.NOISY.reshape(2, 3).numpy()):
+            weight = prior * np.exp(-0.5 * np.square((x - noisy) / self.LEVELS.numpy().ravel()).sum(1))
+            weight /= weight.sum()
+            expected = weight @ x
+            np.testing.assert_allclose(mean[index].ravel(), expected, atol=2e-4)
+            np.testing.assert_allclose(variance[index].ravel(), weight @ (x - expected) ** 2, atol=2e-4)
+
+    def test_one_level_written_as_many(self, field):
+        reverse, level = field.reverse_diffusion(), torch.tensor(0.37)
+        for levels in (torch.full((1, *SHAPE), 0.37), torch.full((2, *SHAPE), 0.37)):
+            for one, many in zip(
+                reverse.denoised(self.NOISY, level), reverse.denoised(self.NOISY, levels), strict=True
+            ):
+                torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-4)
+
+    def test_a_network_takes_both(self):
+        torch.manual_seed(0)
+        network = Denoiser(features=(8, 8))
+        torch.nn.init.normal_(network.last[-1].weight, std=0.1)
+        images = torch.rand(3, 1, 8, 8)
+        one = network(images, torch.tensor(0.3))[0]
+        torch.testing.assert_close(network(images, torch.full((3, 1, 8, 8), 0.3))[0], one)
+        levels = torch.full((3, 1, 8, 8), 0.3)
+        levels[:, :, :4] = 0.01
+        assert not torch.allclose(network(images, levels)[0][:, :, 4:], one[:, :, 4:], atol=1e-3)
+
+    def test_a_pixel_whose_level_stays_is_left_alone(self, field):
+        now, following = torch.tensor([[[[0.2, 5.0, 0.7]]]]), torch.tensor([[[[0.2, 1.0, 0.7]]]])
+        mean, spread = field.reverse_diffusion().step(self.NOISY, now, following)
+        torch.testing.assert_close(mean[..., [0, 2]], self.NOISY[..., [0, 2]])
+        assert float(spread[..., [0, 2]].max()) < 1e-6
+        assert float(spread[..., 1].min()) > 0.1
+
+    def test_training_with_masks_gives_seen_pixels_less_noise(self):
+        loss = DenoisingScoreMatching(lowest=0.01, whole=0.25)
+        torch.manual_seed(0)
+        images, masks = torch.zeros(4000, 1, 2, 2), torch.zeros(4000, 1, 2, 2, dtype=torch.bool)
+        masks[:, :, 0] = True
+        levels = loss._levels(images, masks)
+        seen, hidden = levels[:, 0, 0, 0], levels[:, 0, 1, 0]
+        assert bool((seen <= hidden).all())
+        assert abs(float((seen == hidden).float().mean()) - 0.25) < 0.04
+        less = seen[(seen < hidden) & (hidden > 0.2)]
+        assert 0.01 <= float(less.min()) < 0.011
+        assert 0.18 < float(less.max()) <= 0.2
+        alone = loss._levels(images, None)
+        assert bool((alone == alone[:, :, :1, :1]).all())
+
+    def test_it_learns_to_condition(self):
+        """Two pixels that are equal, one of them seen: what is left of the other is little."""
+        torch.manual_seed(0)
+        value = torch.rand(2000, 1, 1, 1)
+        images = value.expand(-1, 1, 2, 2).contiguous()
+        masks = torch.tensor([[[True, False], [False, False]]]).expand(1, 1, 2, 2)
+        network = Denoiser(features=(16,), spread=0.3)
+        model = DiffusionPrior(network, (1, 2, 2), steps=2)
+        train(
+            model,
+            model.guide,
+            images,
+            masks=masks,
+            loss=DenoisingScoreMatching(),
+            epochs=25,
+            learning_rate=3e-3,
+            averaging=0.9,
+            progress=False,
+        )
+        levels = torch.where(masks, 0.02, 3.0)
+        held_out = torch.rand(500, 1, 1, 1).expand(-1, 1, 2, 2)
+        noisy = held_out + levels * torch.randn(500, 1, 2, 2)
+        with torch.no_grad():
+            error = (network(noisy, levels.expand_as(noisy))[0] - held_out)[:, 0, 1, 1]
+        assert float(error.square().mean().sqrt()) < 0.1  # 0.29 without the seen pixel
+
+
+class TestFewStepDecoder:
+    """An untrained denoiser is the best linear one of single pixels, and its map of noise a known multiple of it."""
+
+    @pytest.fixture
+    def decoder(self):
+        return FewStepDecoder(
+            Denoiser(features=(8,), centre=0.4, spread=0.3), (1, 4, 4), steps=6, noise=0.1, lowest=0.05
+        )
+
+    def factor(self, levels, spread):
+        """Of z in the image: x - c shrinks by (d^2 + t s) / (d^2 + t^2) a step."""
+        found = math.sqrt(levels[0] ** 2 + spread**2)
+        for t, s in itertools.pairwise(levels):
+            found *= (spread**2 + t * s) / (spread**2 + t**2)
+        return found
+
+    def test_map(self, decoder):
+        z = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+        expected = 0.4 + self.factor(decoder.levels.tolist(), 0.3) * z.reshape(5, 1, 4, 4)
+        torch.testing.assert_close(decoder(z), expected, atol=1e-4, rtol=1e-4)
+
+    def test_chees_finds_the_posterior_that_is_known(self, decoder):
+        factor = self.factor(decoder.levels.tolist(), 0.3)
+        linear = LinearGaussian(factor * torch.eye(16), torch.full((1, 4, 4), 0.4), torch.tensor(0.1))
+        seen = Observation(torch.full((1, 4, 4), 0.9), torch.arange(16).reshape(1, 4, 4) < 8)
+        idata = infer(LatentCode(decoder), seen, ChEES(), draws=300, chains=16, progress=False)
+        exact = linear.exact_posterior(seen.image, seen.mask)
+        assert_moments(idata.posterior["z"].to_numpy(), exact.mean.numpy(), exact.variance.sqrt().numpy())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"steps": 0}, "steps=0"),
+            ({"noise": 0.0}, "noise=0.0; expected a positive number"),
+            ({"lowest": 20.0}, "lowest=20; expected"),
+            ({"image_shape": (3, 4, 4)}, "takes 1 channel"),
+        ],
+    )
+    def test_bad_input(self, change, message):
+        settings = {"image_shape": (1, 4, 4)} | change
+        with pytest.raises(ValueError, match=message):
+            FewStepDecoder(Denoiser(features=(8,)), **settings)

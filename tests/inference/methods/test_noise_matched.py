@@ -267,6 +267,7 @@ class TestStepDoubling:
         assert "Take twice the steps" in coarse.advice
         assert fine.kind == "independent"
         assert f"pixels moved by {many.shift:.2f} sd" in fine.reason
+        assert "exact draws" not in fine.reason
         assert diagnostics.verdict(many.few).kind == "biased"
 
     def test_evidence(self):
