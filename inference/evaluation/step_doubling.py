@@ -104,7 +104,7 @@ def step_doubling(
     moves = np.square((means[1] - means[0])[varies] / width[varies]) - alone
     shift = float(np.sqrt(max(0.0, float(moves.mean()))))
     spread = float((deviations[1][varies] / np.clip(deviations[0][varies], 1e-12, None)).mean())
-    many.attrs |= {"step_doubling_shift": shift, "step_doubling_spread": spread}
+    many.attrs |= {"step_doubling_steps": steps, "step_doubling_shift": shift, "step_doubling_spread": spread}
     evidence = None
     if "log_evidence" in few.attrs and "log_evidence" in many.attrs:
         errors = [one.attrs.get("log_evidence_se", float("nan")) for one in (few, many)]

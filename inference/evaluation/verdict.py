@@ -24,6 +24,8 @@ __all__ = ["Verdict", "verdict"]
 _ROUNDING = 0.1
 #: Moves between numbers of steps that are no matter: of means, in standard deviations, and of spreads.
 _SHIFT, _SPREAD = 0.1, 0.03
+#: Steps of the coarser run below which the error does not fall like their size yet, so that doubling misleads.
+_LEAST_STEPS = 20
 #: Pareto k-hat up to which draws can be reweighted (Vehtari et al. 2024).
 _KHAT = 0.7
 
@@ -98,6 +100,12 @@ def _doubled(attrs: Mapping[str, Any], found: Verdict) -> Verdict:
         moved, error = attrs["step_doubling_evidence"], attrs["step_doubling_evidence_se"]
         reason += f", log evidence by {moved:+.2f} (se {error:.2f})"
         apart = abs(moved) > max(0.5, 3 * error)
+    steps = attrs["step_doubling_steps"]
+    if steps < _LEAST_STEPS:
+        reason += f", which of {steps} steps says little"
+        return Verdict(
+            "biased", reason, f"Double from {_LEAST_STEPS} steps or more, where errors fall like their size."
+        )
     if shift > _SHIFT or abs(spread - 1) > _SPREAD or apart:
         return Verdict("biased", reason, "Take twice the steps, and see what moves then.")
     return replace(found, reason=reason)

@@ -16,7 +16,6 @@ from posterior_inpainting.models import (
     LinearGaussian,
     MixtureField,
     Observation,
-    datasets,
     pretrained,
 )
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
