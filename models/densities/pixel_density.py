@@ -85,7 +85,7 @@ class PixelDensity(JointDensity):
         with torch.no_grad():
             log_prior, prior_slope = self._prior.log_prob_and_score(z)
             mean, scale, pull_back = self._decode(z)
-            log_likelihood, *slopes = self._pixels.slopes(mean, scale, which)
-            slope, beta = pull_back(*slopes), inverse_temperature
+            log_likelihood, mean_slope, scale_slope = self._pixels.slopes(mean, scale, which)
+            slope, beta = pull_back(mean_slope, scale_slope), inverse_temperature
             slope = slope * (beta.unsqueeze(-1) if isinstance(beta, Tensor) else beta)
             return log_prior, log_likelihood, slope + prior_slope
