@@ -112,7 +112,8 @@ class ImageModel(Abilities, PyroModule):
             if mask is not None:
                 check_mask(mask, image.shape)
                 image = torch.where(mask, image, 0.0)
-            check_support(image, law.support)
+            if law._validate_args:  # not where values may not be looked at, under vmap
+                check_support(image, law.support)
             law = law if mask is None else law.mask(mask)
             if not am_i_wrapped():  # called as a plain function: there is no one to score for
                 return image

@@ -62,8 +62,8 @@ def settings_table(recipe: Recipe) -> str:
     """Return the table of a recipe's fields, those that all recipes have being the last.
 
     >>> from posterior_inpainting.inference.recipes.variational_autoencoders import AUTOENCODER_RECIPES
-    >>> settings_table(AUTOENCODER_RECIPES["digits-vae-2d"]).splitlines()[2:4]
-    ['| dataset | digits |', '| latent | 2 |']
+    >>> settings_table(AUTOENCODER_RECIPES["digits-vae-2d"]).splitlines()[2:5]
+    ['| dataset | digits |', '| held_back | 0 |', '| latent | 2 |']
     """
     common = [f.name for f in fields(Recipe)]
     own = [f.name for f in fields(recipe) if f.name not in common]

@@ -23,6 +23,7 @@ class CensoredPixels(NormalPixels):
 
     Examples
     --------
+    >>> import torch
     >>> pixels = CensoredPixels(torch.tensor([[[0.0, 0.5]]]))
     >>> log_likelihood, slope, _ = pixels.slopes(torch.zeros(1, 2), torch.ones(1, 2))
     >>> [round(v, 4) for v in slope[0].tolist()]

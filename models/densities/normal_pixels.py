@@ -16,6 +16,7 @@ class NormalPixels(SeenPixels):
 
     Examples
     --------
+    >>> import torch
     >>> pixels = NormalPixels(torch.ones(1, 1, 2))
     >>> pixels.slopes(torch.zeros(1, 2), torch.tensor(0.5))[1]
     tensor([[4., 4.]])
