@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, TrainingModel
 from posterior_inpainting.models.bayesian_decoder import with_random_weights, without_encoder
+from posterior_inpainting.models.likelihoods import likelihood_of, normal
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import Prior
 from posterior_inpainting.models.shapes import Image, Mask, seen_mask, seen_part
@@ -105,7 +106,7 @@ class BayesianCompletion(ImageModel):
     ):
         super().__init__()
         settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
-        if getattr(network.decoder, "likelihood", "normal") != "normal":
+        if likelihood_of(network.decoder) is not normal:
             raise ValueError(f"the decoder has {network.decoder.likelihood} pixels; expected normal ones")
         network = CompletionNetwork(network.encoder, without_encoder(network.decoder))
         self.network = with_random_weights(network, prior, posterior_scale, **settings)

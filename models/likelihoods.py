@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from posterior_inpainting.models.censored_normal import CensoredNormal
+from posterior_inpainting.models.networks.decoder import as_decoder
 from posterior_inpainting.models.shapes import Image, InputError, Mask
 
 __all__ = [
@@ -66,22 +67,23 @@ def continuous_bernoulli(mean: Image, scale: Image | None = None) -> TorchDistri
     return dist.ContinuousBernoulli(probs=mean)
 
 
-def likelihood_of(network: Any) -> Likelihood:
-    """Return the likelihood that a network was trained with: what its ``likelihood`` names, or the normal one.
+def likelihood_of(decoder: Any) -> Likelihood:
+    """Return the likelihood that a decoder was trained with: what its ``likelihood`` names, or the normal one.
 
     Raises
     ------
     ValueError
         For a name that is none of theirs.
 
-    >>> likelihood_of(torch.nn.Identity()) is normal
+    >>> from posterior_inpainting.models.networks import MultilayerDecoder
+    >>> likelihood_of(MultilayerDecoder(2, (1, 8, 8))) is normal
     True
     """
     ours = {law.__name__: law for law in (normal, censored_normal, laplace, bernoulli, continuous_bernoulli)}
-    name = getattr(network, "likelihood", "normal")
+    name = as_decoder(decoder).likelihood
     if name not in ours:
         raise ValueError(
-            f"{type(network).__name__} has likelihood={name!r}; expected one of {', '.join(ours)}"
+            f"{type(decoder).__name__} has likelihood={name!r}; expected one of {', '.join(ours)}"
         )
     return ours[name]
 

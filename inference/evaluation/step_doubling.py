@@ -81,8 +81,9 @@ def step_doubling(
     >>> found.shift < 0.3, 0.8 < found.spread < 1.2
     (True, True)
     """
-    steps = getattr(method, "steps", None)
-    if not is_dataclass(method) or not isinstance(steps, int):
+    steps = vars(method).get("steps")
+    # An optimiser has steps too, and no density that is known by denoising.
+    if not is_dataclass(method) or not isinstance(steps, int) or method.draws_are == "restarts":
         raise ValueError(f"{method.label} has no reverse steps to double")
     finer: Any = replace(method, steps=2 * steps)
     few, many = (

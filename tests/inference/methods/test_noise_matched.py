@@ -9,6 +9,7 @@ from statistics_of_draws import assert_moments
 
 from posterior_inpainting.inference import (
     DPS,
+    MAP,
     ConditionalDiffusion,
     DiffPIR,
     Exact,
@@ -285,6 +286,8 @@ class TestStepDoubling:
     def test_bad_input(self):
         with pytest.raises(ValueError, match="Exact has no reverse steps to double"):
             self.found(Exact())
+        with pytest.raises(ValueError, match="MAP has no reverse steps to double"):
+            self.found(MAP())
         with pytest.raises(ValueError, match="no pixel is hidden"):
             step_doubling(
                 self.MODEL,
