@@ -50,7 +50,7 @@ bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's a
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
 	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \
-			pixel_constrained pluralistic generator geology endings; do \
+			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 
 $(VENV)/installed-bench: $(VENV)/installed

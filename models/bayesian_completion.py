@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, TrainingModel
-from posterior_inpainting.models.bayesian_decoder import with_random_weights, without_encoder
+from posterior_inpainting.models.bayesian_decoder import bare, with_random_weights
 from posterior_inpainting.models.likelihoods import likelihood_of, normal
 from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import Prior
@@ -108,7 +108,7 @@ class BayesianCompletion(ImageModel):
         settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
         if likelihood_of(network.decoder) is not normal:
             raise ValueError(f"the decoder has {network.decoder.likelihood} pixels; expected normal ones")
-        network = CompletionNetwork(network.encoder, without_encoder(network.decoder))
+        network = CompletionNetwork(network.encoder, bare(network.decoder))
         self.network = with_random_weights(network, prior, posterior_scale, **settings)
         self.image_shape = tuple(network.image_shape)
 

@@ -36,7 +36,7 @@ __all__ = [
     "posterior_scales_of",
     "set_posterior_scales",
     "with_random_weights",
-    "without_encoder",
+    "bare",
 ]
 
 
@@ -90,7 +90,7 @@ class BayesianDecoder(ImageModel):
     ):
         super().__init__()
         settings: dict = {"random": random, "local_reparametrisation": local_reparametrisation}
-        decoder = without_encoder(decoder)
+        decoder = bare(decoder)
         self.decoder = with_random_weights(decoder, prior, posterior_scale, **settings)
         self.encoder = encoder
         self.latent = decoder.latent
@@ -180,10 +180,10 @@ def posterior_scales_of(network: BayesianModule) -> Weights:
     return {path: law.scale.detach() for path, law in network.posterior().items()}
 
 
-def without_encoder(decoder: Any) -> Any:
-    """Return a decoder without the encoder that a bundled one carries, which is no part of its weights."""
-    if not isinstance(decoder, Decoder) or decoder.encoder is None:
+def bare(decoder: Any) -> Any:
+    """Return a decoder without the encoder and the law of codes that a bundled one carries: no part of its weights."""
+    if not isinstance(decoder, Decoder):
         return decoder
-    bare = copy.deepcopy(decoder)
-    bare.encoder = None
-    return bare
+    alone = copy.deepcopy(decoder)
+    alone.encoder = alone.law_of_codes = None
+    return alone

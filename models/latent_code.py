@@ -25,6 +25,7 @@ from torch import Tensor
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, likelihood_of
+from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
@@ -78,7 +79,8 @@ class LatentCode(ImageModel):
         ``latent`` and ``image_shape``, and its noise as ``mean_and_scale(z)``, ``scale(z)`` or
         ``noise``. It is frozen here: ``requires_grad_(False).eval()``.
     prior
-        p(z): a distribution with event shape ``(latent,)``; standard normal by default.
+        p(z): a distribution with event shape ``(latent,)``; by default the decoder's own ``law_of_codes``, and standard
+        normal for a decoder that has none.
     likelihood
         ``(mean, scale) -> distribution`` of single pixels: ``normal``, ``laplace``, ``bernoulli`` for
         binary and ``continuous_bernoulli`` for grey images, from ``models.likelihoods``; the decoder's own by default.
@@ -164,9 +166,17 @@ class LatentCode(ImageModel):
 
     def prior(self) -> TorchDistribution:
         """Return p(z), event shape ``(latent,)``."""
+        given = self._law_of_codes()
+        if given is not None:
+            return given
+        return dist.Normal(self._zeros(self.latent), 1.0).to_event(1)
+
+    def _law_of_codes(self) -> TorchDistribution | None:
+        """Return p(z) where it is not standard normal: the one that was given, or that of the decoder's own codes."""
         if self.given_prior is not None:
             return self.given_prior
-        return dist.Normal(self._zeros(self.latent), 1.0).to_event(1)
+        mixture: Any = self._frozen_decoder.law_of_codes
+        return None if mixture is None else MixturePrior(mixture)
 
     def pixel_law(self, z: Code) -> TorchDistribution:
         """Return the law of single pixels given z, batch shape ``(*batch, channel, row, column)``."""
@@ -205,7 +215,7 @@ class LatentCode(ImageModel):
         decoder, kind = self._frozen_decoder, PIXELS.get(self.likelihood)
         if kind is None or self.is_pseudo_posterior or self.noise is not None or not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, kind(image, mask), prior=self.given_prior)
+        return PixelDensity(decoder.restrict, kind(image, mask), prior=self._law_of_codes())
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""

@@ -45,7 +45,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str | Path) -> nn.Module:
-    """Load a decoder, frozen, with its masked-input encoder as ``.encoder``.
+    """Load a decoder, frozen, with its masked-input encoder as ``.encoder``, and the law of its codes if there is one.
 
     Parameters
     ----------
@@ -129,6 +129,8 @@ def load_from(folder: Path, stem: str = "") -> nn.Module:
     )
     decoder.requires_grad_(False).eval()
     decoder.encoder = encoder.eval()
+    if f"{stem}prior.safetensors" in digests:
+        decoder.law_of_codes = _load_part(folder / f"{stem}prior.safetensors", digests)
     return decoder
 
 
@@ -202,9 +204,9 @@ def save_parts(
         if not isinstance(content, nn.Module):
             write_tensors(path, content, {}, logarithmic=True)
             continue
-        # A decoder may carry its encoder, which is a part of its own.
-        carried = "encoder." if "encoder" in parts and part != "encoder" else None
-        state = {k: v for k, v in content.state_dict().items() if not (carried and k.startswith(carried))}
+        # A decoder may carry its encoder and the law of its codes, which are parts of their own.
+        carried = ("encoder.", "law_of_codes.") if "encoder" in parts and part != "encoder" else ()
+        state = {k: v for k, v in content.state_dict().items() if not k.startswith(carried)}
         configuration: Any = content.configuration
         description = {"network": type(content).__name__, "configuration": json.dumps(configuration())}
         write_tensors(path, state, {**(words or {}), **description})

@@ -123,7 +123,6 @@ OWN = {
 UNNAMED = {
     BayesianDecoder: "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
     CodeAndWeights: "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
-    DiffusionPrior: "made with a denoiser of one's own: train(..., loss=DenoisingScoreMatching())",
     EmpiricalPrior: "nearest-5 and nearest-20 are made of training images, which tests do without",
     MixtureField: "the yardstick of samplers that denoise, fitted to small images of one's own",
     VariationalAutoencoder: "trained on many images; one image is completed by LatentCode, vae",

@@ -13,6 +13,7 @@ from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,
     DeepImagePrior,
+    DiffusionPrior,
     EmpiricalPrior,
     GaussianProcess,
     ImageModel,
@@ -37,6 +38,11 @@ from posterior_inpainting.models.networks import Hourglass
 def code(prior: str, given: Given) -> ImageModel:
     """Load the posterior over the code of a bundled decoder."""
     return LatentCode(pretrained.load(prior))
+
+
+def diffusion(prior: str, given: Given) -> ImageModel:
+    """Load a bundled denoiser as a prior."""
+    return DiffusionPrior.load(prior, noise=0.02, lowest=0.005)
 
 
 def yeh(given: Given) -> ImageModel:

@@ -11,6 +11,7 @@ from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.nested import Nested
@@ -45,6 +46,18 @@ _OTHERS = (
         seconds=1,
         gradients=0,
         made_from="data",
+    ),
+    Entry(
+        name="fashion-mnist-diffusion",
+        random="pixels: a reverse diffusion from noise to image",
+        source="Ho et al. 2020",
+        make=partial(making.diffusion, "fashion-mnist-diffusion"),
+        method=ConditionalDiffusion(),
+        draws=100,
+        chains=1,
+        seconds=10,
+        gradients=4_000,
+        priors=("fashion-mnist-diffusion",),
     ),
     Entry(
         name="pixel-constrained-binary",

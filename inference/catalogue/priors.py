@@ -32,6 +32,7 @@ class PriorEntry:
 _ENTRIES = (
     PriorEntry("digits-vae-2d", "variational autoencoder with a code of 2 numbers", "digits", (1, 8, 8)),
     PriorEntry("fashion-mnist-vae", "variational autoencoder with a code of 32 numbers"),
+    PriorEntry("fashion-mnist-diffusion", "denoiser of images under noise of any level"),
     PriorEntry("fashion-mnist-bayesian-decoder", "decoder with random weights, and an encoder"),
     PriorEntry(
         "fashion-mnist-bayesian-completion", "network with random weights from seen pixels to all of them"

@@ -20,6 +20,7 @@ __all__ = [
     "energy_score",
     "flat",
     "hidden_draws",
+    "in_the_middle",
     "pit",
     "psnr",
     "score",
@@ -88,7 +89,7 @@ def score(idata, truth: Image, seed: int = 0, restarts_as_draws: bool = False) -
     figures["energy score"] = energy_score(draws, target)
     ranks, positive = pit(draws, target, seed), target > 0
     for level in LEVELS:
-        inside = np.abs(ranks - 0.5) <= level / 2
+        inside = in_the_middle(ranks, level)
         figures[f"coverage {level:.0%}"] = float(inside.mean())
         figures[f"coverage {level:.0%}, positive"] = (
             float(inside[positive].mean()) if positive.any() else np.nan
@@ -171,7 +172,16 @@ def coverage(draws: np.ndarray, target: np.ndarray, level: float, seed: int = 0)
     It does where its :func:`pit` is in the middle, so that a calibrated law covers ``level`` with any number of draws,
     and a pixel that is exactly black in truth and in draws counts for as much as it should, not as always covered.
     """
-    return np.abs(pit(draws, target, seed) - 0.5) <= level / 2
+    return in_the_middle(pit(draws, target, seed), level)
+
+
+def in_the_middle(ranks: np.ndarray, level: float) -> np.ndarray:
+    """Whether ranks from 0 to 1 lie in the middle ``level`` of them.
+
+    >>> in_the_middle(np.array([0.01, 0.5]), 0.95).tolist()
+    [False, True]
+    """
+    return np.abs(ranks - 0.5) <= level / 2
 
 
 def pit(draws: np.ndarray, target: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.density.tracing import latent_sites, plate_nesting
-from posterior_inpainting.inference.evaluation.scores import LEVELS
+from posterior_inpainting.inference.evaluation.scores import LEVELS, in_the_middle
 from posterior_inpainting.inference.evaluation.thinning import independent_draws
 from posterior_inpainting.inference.results.convert import pixels_of_draws
 from posterior_inpainting.models.base import ImageModel
@@ -128,7 +128,7 @@ def figures_of_batch(
                 "truth": place,
                 "reference": candidates[i, best[i]].cpu().numpy(),
                 "draws": padded[i].cpu().numpy(),
-                "covered": np.array([(np.abs(u - 0.5) <= level / 2).mean() for level in LEVELS]),
+                "covered": np.array([in_the_middle(u, level).mean() for level in LEVELS]),
                 "rhat": one.rhat,
             }
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posterior_inpainting.inference.recipes.diffusion import DIFFUSION_RECIPES
 from posterior_inpainting.inference.recipes.generators import GENERATOR_RECIPES
 from posterior_inpainting.inference.recipes.geology import GEOLOGY_RECIPES
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES
@@ -18,6 +19,7 @@ __all__ = ["RECIPES", "train_bundled", "train_recipe"]
 #: Name of a bundled set -> what determines its training.
 RECIPES: dict[str, Recipe] = {
     **AUTOENCODER_RECIPES,
+    **DIFFUSION_RECIPES,
     **RANDOM_WEIGHT_RECIPES,
     **GENERATOR_RECIPES,
     **PIXEL_RECIPES,

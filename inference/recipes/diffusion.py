@@ -123,5 +123,7 @@ def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[s
 
 
 DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
-    "fashion-mnist-diffusion": DenoiserRecipe(dataset="fashion-mnist", held_back=5_000, epochs=40),
+    "fashion-mnist-diffusion": DenoiserRecipe(
+        dataset="fashion-mnist", held_back=5_000, epochs=40, learning_rate=2e-3
+    ),
 }

@@ -7,7 +7,6 @@ prior is fitted to the codes afterwards.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.recipes.model_card import figures_table, listed, table
 from posterior_inpainting.inference.recipes.recipe import Data, Description, Recipe, Written
+from posterior_inpainting.inference.training.law_of_codes import fit_law_of_codes
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder
 from posterior_inpainting.models.geology.meandering_channels import MeanderingChannels
@@ -90,35 +90,9 @@ class GeologyRecipe(Recipe):
             vae = VariationalAutoencoder(decoder, encoder)
         mirrored = torch.cat([images, images.flip(-1), images.flip(-2), images.flip(-1, -2)])
         train(vae, vae.guide, mirrored, schedule=self.schedule(progress))
-        return FittedChannels(vae, self.fit_prior(encoder, images))
-
-    def fit_prior(self, encoder: Any, images: Image) -> CodeMixture:
-        """Fit a mixture of Gaussians to draws of q(z | x) of images, by expectation maximisation."""
-        from sklearn.mixture import GaussianMixture
-
         some = images[: self.codes]
         both = torch.cat([some, some.flip(-1)])
-        everything = torch.ones(self.shape, dtype=torch.bool)
-        with torch.no_grad():
-            pairs = [encoder(batch, everything) for batch in both.split(500)]
-        loc, scale = (torch.cat(part) for part in zip(*pairs, strict=True))
-        noise = torch.randn(loc.shape, generator=self.streams.generator("codes"))
-        fitted = GaussianMixture(
-            self.components,
-            reg_covar=1e-3,
-            max_iter=30,
-            init_params="kmeans",
-            random_state=self.streams.number("mixture") % 2**32,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it could climb further
-            fitted.fit((loc + scale * noise).double().numpy())
-        covariances = torch.from_numpy(fitted.covariances_)
-        return CodeMixture(self.components, self.latent).set(
-            torch.from_numpy(fitted.weights_),
-            torch.from_numpy(fitted.means_),
-            torch.linalg.cholesky(0.5 * (covariances + covariances.mT)),
-        )
+        return FittedChannels(vae, fit_law_of_codes(encoder, both, self.components, self.streams))
 
     def parts(self, fitted: FittedChannels) -> dict[str, Any]:
         """Return decoder and law of the codes; the encoder is not kept."""

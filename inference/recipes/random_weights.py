@@ -22,9 +22,9 @@ from posterior_inpainting.models import LatentCode, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork
 from posterior_inpainting.models.bayesian_decoder import (
     BayesianDecoder,
+    bare,
     decode_with,
     posterior_scales_of,
-    without_encoder,
 )
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.random_weights.layers import BayesianModule
@@ -216,7 +216,7 @@ def _weight_figures(network: BayesianModule, count: int) -> dict[str, str]:
 
 def _decoder_figures(model: BayesianDecoder, images: Image) -> dict[str, str]:
     """Bounds under the mean weights and under single draws, reconstruction error, spread between draws."""
-    found = bounds(LatentCode(without_encoder(model.decoder.mean), encoder=model.encoder), images)
+    found = bounds(LatentCode(bare(model.decoder.mean), encoder=model.encoder), images)
     whole = torch.ones_like(images, dtype=torch.bool)
     with torch.no_grad():
         z = model.encoder(images, whole)[0]

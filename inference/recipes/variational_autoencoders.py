@@ -16,6 +16,8 @@ from torch import nn
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.recipes.model_card import figures_table, listed
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
+from posterior_inpainting.inference.training.law_of_codes import fit_law_of_codes
+from posterior_inpainting.inference.training.loss import PyroLoss
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, observations, pretrained
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
@@ -36,6 +38,10 @@ class AutoencoderRecipe(DatasetRecipe):
         Hidden layers of the encoder.
     encoder_epochs
         Passes over masked images, with the decoder frozen.
+    warmup
+        As for ``PyroLoss``.
+    components
+        Gaussians of the law of the codes, fitted to those of the training images; ``None`` for standard normal codes.
     """
 
     latent: int
@@ -45,6 +51,8 @@ class AutoencoderRecipe(DatasetRecipe):
     likelihood: str = "normal"
     encoder_widths: tuple[int, ...] = (400, 400)
     encoder_epochs: int = 40
+    warmup: float = 0.0
+    components: int | None = None
     epochs: int = 60
 
     def networks(self, shape: ImageShape) -> VariationalAutoencoder:
@@ -56,10 +64,12 @@ class AutoencoderRecipe(DatasetRecipe):
             return VariationalAutoencoder(decoder, MaskedEncoder(self.latent, shape, self.encoder_widths))
 
     def fit(self, images: Image, progress: bool = True) -> VariationalAutoencoder:
-        """Train the pair on whole images, then the encoder on masked ones."""
+        """Train the pair on whole images, fit the law of their codes, then train the encoder on masked images."""
         shape: Any = tuple(images.shape[1:])
         vae = self.networks(shape)
-        train(vae, vae.guide, images, schedule=self.schedule(progress))
+        train(vae, vae.guide, images, loss=PyroLoss(warmup=self.warmup), schedule=self.schedule(progress))
+        if self.components is not None:
+            vae.decoder.law_of_codes = fit_law_of_codes(vae.encoder, images, self.components, self.streams)
         completion = LatentCode(vae.decoder, encoder=vae.encoder)
         count = 20_000 if len(images) > 10_000 else 4_000
         masks = observations.random_masks(shape, count, self.streams.number("masks"))
@@ -68,8 +78,10 @@ class AutoencoderRecipe(DatasetRecipe):
         return vae
 
     def parts(self, fitted: VariationalAutoencoder) -> dict[str, nn.Module]:
-        """Return decoder and encoder."""
-        return {"decoder": fitted.decoder, "encoder": fitted.encoder}
+        """Return decoder, encoder, and the law of the codes if there is one."""
+        found = {"decoder": fitted.decoder, "encoder": fitted.encoder}
+        law = fitted.decoder.law_of_codes
+        return found if law is None else found | {"prior": law}
 
     def measure(self, fitted: VariationalAutoencoder, data: Data, written: Written) -> str:
         """Measure the saved weights, as a user will load them."""
@@ -77,10 +89,9 @@ class AutoencoderRecipe(DatasetRecipe):
         some = data.held_out[:1000]
         found = bounds(LatentCode(decoder), some)
         with torch.no_grad():
-            mean, scale = decoder.mean_and_scale(
-                decoder.encoder(some, torch.ones_like(some, dtype=torch.bool))[0]
-            )
-        error = float((mean - some).square().mean().sqrt())
+            z = decoder.encoder(some, torch.ones_like(some, dtype=torch.bool))[0]
+            scale = decoder.mean_and_scale(z)[1]
+            error = float((LatentCode(decoder).pixel_law(z).mean - some).square().mean().sqrt())
         levels = scale.quantile(scale.new_tensor([0.05, 0.5, 0.95]))
         figures = {
             "ELBO, nats an image": f"{found.elbo:.1f}",
@@ -89,7 +100,7 @@ class AutoencoderRecipe(DatasetRecipe):
             "pixel scale sigma(z), 5 / 50 / 95 %": listed(levels, 3, " / "),
             "microseconds a chain-gradient, 256 chains, these threads": f"{gradient_cost(decoder):.0f}",
         }
-        said = "Densities are of pixel values in [0, 1], so the bounds are positive where the scale is small."
+        said = _SAID[self.likelihood]
         compared = written.folder / f"{written.stem}architectures.md"
         more = (
             f"\n\n## Architectures compared\n\n{compared.read_text().rstrip()}" if compared.is_file() else ""
@@ -101,13 +112,29 @@ class AutoencoderRecipe(DatasetRecipe):
         return Description(
             about=(
                 "A decoder f(z) with pixel scale sigma(z), and a masked-input encoder q(z | x~), for images of shape\n"
-                f"{tuple(data.images.shape[1:])} in [0, 1]. Weights are stored in half precision."
+                f"{tuple(data.images.shape[1:])} in [0, 1]{self._codes()}. Weights are stored in half precision."
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
             limits=_LIMITS,
         )
 
+    def _codes(self) -> str:
+        return (
+            ""
+            if self.components is None
+            else f"; codes have the law of a mixture of {self.components} Gaussians"
+        )
+
+
+#: What the bounds are of.
+_SAID = {
+    "normal": "Densities are of pixel values in [0, 1], so the bounds are positive where the scale is small.",
+    "censored_normal": (
+        "Of pixels that are exactly 0 or 1 the bounds hold probabilities, of the others densities, which are above 1 "
+        "where\nthe scale is small: they compare with those of decoders of censored pixels alone."
+    ),
+}
 
 _LIMITS = """\
 The posterior over z alone takes the decoder for the truth. Where an image is unlike the training images,
@@ -126,24 +153,29 @@ AUTOENCODER_RECIPES: dict[str, AutoencoderRecipe] = {
     ),
     "fashion-mnist-vae": AutoencoderRecipe(
         dataset="fashion-mnist",
+        held_back=5_000,
         latent=32,
-        widths=(512, 512),
+        widths=(768, 768),
         scale_rank=192,
-        floor=0.05,
-        encoder_widths=(400, 400),
-        epochs=80,
+        floor=0.03,
+        likelihood="censored_normal",
+        encoder_widths=(512, 512),
+        components=50,
+        epochs=120,
         encoder_epochs=30,
     ),
 }
 
 
 def gradient_cost(decoder: Any, chains: int = 256, repeats: int = 20) -> float:
-    """Return the median microseconds, a chain, of one forward and backward pass to z, on the threads torch now has."""
-    z = torch.randn(chains, decoder.latent, requires_grad=True)
+    """Return the median microseconds, a chain, of the gradient of the posterior of a whole image, on these threads."""
+    z = torch.randn(chains, decoder.latent)
+    with torch.no_grad():
+        image = LatentCode(decoder).pixel_law(z[0]).sample().clamp(0, 1)
+    density: Any = LatentCode(decoder).log_densities(image)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        mean, scale = decoder.mean_and_scale(z)
-        torch.autograd.grad((mean.square() / scale + scale.log()).sum(), z)
+        density.gradient({"z": z}, 1.0)
         seconds.append(time.perf_counter() - start)
     return sorted(seconds)[repeats // 2] / chains * 1e6

@@ -8,7 +8,8 @@ The mean is learnt by the weighted squared error of Karras et al. 2022 (equation
 
 The second part, in which F_1 is held fixed, is the normal log density of what the mean leaves (Nichol & Dhariwal 2021
 stop the same gradient), so that learning the variance costs the mean nothing. With masks the level t is lower at seen
-pixels: the network learns to denoise the others given those.
+pixels: the network learns to denoise the others given those. What it says of the seen ones hardly matters, and at low
+noise little can be said: they count for less, which takes noise from the gradient.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class DenoisingScoreMatching(Loss):
     lowest, whole
         With masks, seen pixels have less noise, down to ``lowest``, evenly in the logarithm; the share ``whole`` of the
         images has one level nevertheless.
+    seen_weight
+        What a seen pixel counts beside a hidden one, positive.
     low_precision
         Whether to compute the network in bfloat16, which on processors that have it costs a half.
 
@@ -60,14 +63,17 @@ class DenoisingScoreMatching(Loss):
         *,
         lowest: float = 0.005,
         whole: float = 0.25,
+        seen_weight: float = 0.05,
         low_precision: bool = False,
     ):
-        if not sd_log_level > 0 or not lowest > 0:
-            raise ValueError(f"sd_log_level={sd_log_level}, lowest={lowest}; expected positive numbers")
+        if not min(sd_log_level, lowest, seen_weight) > 0:
+            raise ValueError(
+                f"sd_log_level={sd_log_level}, lowest={lowest}, seen_weight={seen_weight}; expected positive numbers"
+            )
         if not 0 <= whole <= 1:
             raise ValueError(f"whole={whole}; expected a share from 0 to 1")
         self.mean_log_level, self.sd_log_level = mean_log_level, sd_log_level
-        self.lowest, self.whole = lowest, whole
+        self.lowest, self.whole, self.seen_weight = lowest, whole, seen_weight
         self.low_precision = low_precision
 
     def differentiable_loss(
@@ -75,24 +81,26 @@ class DenoisingScoreMatching(Loss):
     ) -> Tensor:
         """Return the loss of a minibatch; the guide is not read, and the loss is of all pixels, seen or not."""
         network = model.denoiser
-        level = self._levels(images, masks)
+        level, seen = self._levels(images, masks)
         noisy = images + level * torch.randn_like(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
             left, log_variance, (skip, out) = network.residual(noisy, level)
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - network.centre - skip * (noisy - network.centre)) / out
         squares = (left - wanted).square()
-        return 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance).sum()
+        each = 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance)
+        return torch.where(seen, self.seen_weight * each, each).sum()
 
-    def _levels(self, images: Tensor, masks: Tensor | None) -> Tensor:
-        """Return the noise level of every pixel, shaped as the images."""
+    def _levels(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the noise level of every pixel, and which are seen, both shaped as the images."""
         normal, share, coin = torch.randn(len(images), 3, dtype=images.dtype, device=images.device).unbind(1)
         log_level = self.mean_log_level + self.sd_log_level * normal
         if masks is None:
-            return log_level.exp()[:, None, None, None].expand_as(images)
+            levels = log_level.exp()[:, None, None, None].expand_as(images)
+            return levels, torch.zeros_like(images, dtype=torch.bool)
         # A normal number's rank is uniform; of the observation's noise all that is known is that it is small.
         share, coin = (0.5 * torch.erfc(-number / 2**0.5) for number in (share, coin))
         least = torch.full_like(log_level, math.log(self.lowest)).minimum(log_level)
         seen_level = least + share * (log_level.clamp(max=math.log(_MOST)).maximum(least) - least)
         seen = masks & (coin >= self.whole)[:, None, None, None]
-        return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp()
+        return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp(), seen

@@ -63,13 +63,14 @@ class Descent:
         self.checkpoint = next_checkpoint() if chosen is None else Path(chosen)
         self._before = self._before_processor = 0.0
 
-    def run(self, objective: Callable[[Tensor, float], Tensor]) -> Training:
+    def run(self, objective: Callable[[Tensor, float, float], Tensor]) -> Training:
         """Go through the images until the last epoch.
 
         Parameters
         ----------
         objective
-            From the indices of a minibatch and its share to its loss, summed over its images.
+            From the indices of a minibatch, its share, and the part of the training that is done, to its loss, summed
+            over its images.
         """
         schedule = self.schedule
         wall, processor = time.perf_counter(), time.process_time()
@@ -91,13 +92,13 @@ class Descent:
         self.average.finish()
         return self.training
 
-    def _epoch(self, objective: Callable[[Tensor, float], Tensor], bar: tqdm) -> None:
+    def _epoch(self, objective: Callable[[Tensor, float, float], Tensor], bar: tqdm) -> None:
         total = 0.0
         # Of the images' own device, as their indices must be.
         batches = torch.randperm(self.count, device=self.parameters[0].device).split(self.schedule.batch_size)
         for which, share in zip(batches, self.shares, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
-            value = objective(which, share)
+            value = objective(which, share, self.cosine.last_epoch / self.steps)
             (value / len(which)).backward()
             self.optimiser.step()
             self.cosine.step()

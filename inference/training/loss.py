@@ -52,6 +52,10 @@ class Loss(ABC):
         """Return the share of each of an epoch's minibatches in what all images have in common; they sum to 1."""
         return uniform_weights(sizes)
 
+    def divergence_weight(self, done: float) -> float:
+        """Return what latents count beside what is observed when the part ``done`` of a training is behind: 1."""
+        return 1.0
+
 
 class PyroLoss(Loss):
     """Any ELBO of Pyro's as a loss; ``train`` makes one of an ELBO that it is given.
@@ -60,24 +64,42 @@ class PyroLoss(Loss):
     ----------
     elbo
         The ELBO; by default with the divergence in closed form where there is one.
+    warmup
+        Part of the training in which the divergence comes to count: numbers of a code that are worth little while the
+        decoder is bad are otherwise given up early, and for good (Sønderby et al. 2016, *Ladder Variational
+        Autoencoders*, section 2.3).
+
+    Raises
+    ------
+    ValueError
+        For a part that is not from 0 to 1.
 
     Examples
     --------
     >>> from pyro.infer import Trace_ELBO
     >>> PyroLoss(Trace_ELBO(num_particles=4)).minibatch_weights([1, 3])
     tensor([0.2500, 0.7500])
+    >>> [PyroLoss(warmup=0.2).divergence_weight(done) for done in (0.1, 0.2, 0.9)]
+    [0.5, 1.0, 1.0]
     """
 
     scores_sites = True
 
-    def __init__(self, elbo: ELBO | None = None):
+    def __init__(self, elbo: ELBO | None = None, *, warmup: float = 0.0):
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup={warmup}; expected a part from 0 to 1")
         self.elbo: Any = TraceMeanField_ELBO() if elbo is None else elbo
+        self.warmup = warmup
 
     def differentiable_loss(
         self, model: Any, guide: Any, images: Tensor, masks: Mask | Tensor | None = None
     ) -> Tensor:
         """Return the negative ELBO of a minibatch."""
         return self.elbo.differentiable_loss(model, guide, images, masks)
+
+    def divergence_weight(self, done: float) -> float:
+        """Return what grows from 0 to 1 during the warm-up."""
+        return min(1.0, done / self.warmup) if self.warmup else 1.0
 
 
 def as_loss(loss: Loss | ELBO | None) -> Loss:

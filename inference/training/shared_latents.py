@@ -26,14 +26,14 @@ __all__ = ["DivergenceWeight", "is_latent", "shared_latents"]
 
 
 class DivergenceWeight(Messenger):
-    """Context in which the latents that all images share count with a weight, in model and guide.
+    """Context in which latents count with a weight, in model and guide: by default those that all images share.
 
     Parameters
     ----------
     weight
         What their log densities are multiplied by.
     shared
-        Names of those latents; random weights are among them without being named.
+        Names of those latents; random weights are among them without being named. ``None`` for every latent.
 
     Examples
     --------
@@ -44,13 +44,18 @@ class DivergenceWeight(Messenger):
     0.1
     """
 
-    def __init__(self, weight: float | Tensor, shared: Collection[str] = ()):
+    def __init__(self, weight: float | Tensor, shared: Collection[str] | None = ()):
         super().__init__()
-        self.weight, self.shared = weight, frozenset(shared)
+        self.weight, self.shared = weight, None if shared is None else frozenset(shared)
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["infer"].get("is_global") or msg["name"] in self.shared:
+        if self._counts(msg):
             msg["scale"] = msg["scale"] * self.weight
+
+    def _counts(self, msg: Any) -> bool:
+        if self.shared is None:
+            return is_latent(msg)
+        return bool(msg["infer"].get("is_global")) or msg["name"] in self.shared
 
 
 def shared_latents(model: Callable, guide: Callable, examples: Examples) -> frozenset[str]:

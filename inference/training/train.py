@@ -90,9 +90,10 @@ class _Objective:
     def shares(self, sizes: Sequence[int]) -> list[float]:
         return self.loss.minibatch_weights(sizes).tolist()
 
-    def __call__(self, which: Tensor, share: float) -> Tensor:
+    def __call__(self, which: Tensor, share: float, done: float) -> Tensor:
         arguments = self.examples.minibatch(which)
-        with warnings.catch_warnings(), DivergenceWeight(share, self.shared):
+        every = DivergenceWeight(self.loss.divergence_weight(done), None)
+        with warnings.catch_warnings(), DivergenceWeight(share, self.shared), every:
             warnings.filterwarnings("ignore", "Encountered NaN")  # an error of `_descend`, not a warning
             return self.loss.differentiable_loss(self.model, self.guide, *arguments)
 

@@ -15,7 +15,7 @@ from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion, noise_levels
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_shape
 
-__all__ = ["Denoising", "DiffusionPrior"]
+__all__ = ["Denoising", "DiffusionPrior", "check_denoiser"]
 
 
 class Denoising(ReverseDiffusion):
@@ -84,12 +84,7 @@ class DiffusionPrior(ImageModel):
     ):
         super().__init__()
         self.image_shape = tuple(check_shape(image_shape))
-        if denoiser.channels != image_shape[0]:
-            raise ValueError(
-                f"the denoiser takes {denoiser.channels} channel(s), and shape={self.image_shape} has {image_shape[0]}"
-            )
-        if not noise > 0:
-            raise ValueError(f"noise={noise}; expected a positive number")
+        check_denoiser(denoiser, self.image_shape, noise)
         self.denoiser = denoiser
         self.steps, self.noise, self.highest, self.lowest = steps, noise, highest, lowest
         self.register_buffer("levels", noise_levels(steps, highest, lowest), persistent=False)
@@ -164,3 +159,13 @@ class DiffusionPrior(ImageModel):
                 "noises", dist.Normal(zeros.expand(self.steps, *zeros.shape), 1.0).to_event(4)
             ),
         }
+
+
+def check_denoiser(denoiser: Any, image_shape: ImageShape, noise: float) -> None:
+    """Raise ``ValueError`` for a network of other channels than the images have, or noise that is not positive."""
+    if denoiser.channels != image_shape[0]:
+        raise ValueError(
+            f"the denoiser takes {denoiser.channels} channel(s), and shape={image_shape} has {image_shape[0]}"
+        )
+    if not noise > 0:
+        raise ValueError(f"noise={noise}; expected a positive number")

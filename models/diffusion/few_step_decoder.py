@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
+from posterior_inpainting.models.diffusion.diffusion_prior import check_denoiser
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.shapes import Code, Image, ImageShape, check_shape
 
@@ -72,12 +73,7 @@ class FewStepDecoder(Decoder):
         lowest: float = 0.01,
     ):
         super().__init__(math.prod(check_shape(image_shape)), image_shape)
-        if denoiser.channels != image_shape[0]:
-            raise ValueError(
-                f"the denoiser takes {denoiser.channels} channel(s), and shape={self.image_shape} has {image_shape[0]}"
-            )
-        if not noise > 0:
-            raise ValueError(f"noise={noise}; expected a positive number")
+        check_denoiser(denoiser, self.image_shape, noise)
         self.denoiser, self.noise = denoiser, noise
         self.register_buffer("levels", noise_levels(steps, highest, lowest), persistent=False)
 

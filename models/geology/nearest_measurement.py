@@ -152,7 +152,7 @@ class NearestMeasurement(LatentCode):
             return None
         target, weight = nearest_measurement(image, seen_mask(image, mask), self.radius)
         return _WeightedDensity(
-            decoder, target.flatten(-3), weight.flatten(-3), self.given_prior, self.prior_weight
+            decoder, target.flatten(-3), weight.flatten(-3), self._law_of_codes(), self.prior_weight
         )
 
 

@@ -37,6 +37,8 @@ class Decoder(nn.Module):
     encoder
         Masked-input encoder that was trained beside it, from image and mask to location and scale of q(z | x~);
         ``None`` where there is none.
+    law_of_codes
+        ``CodeMixture`` of the codes of the images that it was trained on; ``None`` for standard normal ones.
     likelihood
         Name in ``models.likelihoods`` of the law of pixels that it was trained with.
 
@@ -62,6 +64,7 @@ class Decoder(nn.Module):
         self.image_shape: ImageShape = tuple(image_shape)
         # Not on the class, where it would hide the module of that name that is set later.
         self.encoder: nn.Module | None = None
+        self.law_of_codes: nn.Module | None = None
         self.likelihood = "normal"
 
     def forward(self, z: Code) -> Image:
@@ -92,8 +95,8 @@ class PlainDecoder(Decoder):
     ----------
     module
         From z to the mean, with ``latent`` and ``image_shape``, and one of ``mean_and_scale(z)``, ``scale(z)`` or
-        ``noise`` (a number, or a tensor that broadcasts to the image); an ``encoder`` or ``likelihood`` that it has is
-        taken over.
+        ``noise`` (a number, or a tensor that broadcasts to the image); an ``encoder``, ``law_of_codes`` or
+        ``likelihood`` that it has is taken over.
     noise
         Pixel scale to use instead of the module's own.
 
@@ -127,6 +130,7 @@ class PlainDecoder(Decoder):
             )
         self.module: Any = module
         self.encoder = getattr(module, "encoder", None)
+        self.law_of_codes = getattr(module, "law_of_codes", None)
         self.likelihood = getattr(module, "likelihood", "normal")
         self._noise = noise
 

@@ -181,8 +181,9 @@ class TestDenoiser:
             (lambda: DiffusionPrior(Denoiser(), (1, 8, 8), noise=0.0), "noise=0.0"),
             (lambda: DiffusionPrior(Denoiser(), (1, 8)), "expected \\(channel, row, column\\)"),
             (lambda: DenoisingScoreMatching(sd_log_level=0.0), "sd_log_level=0.0"),
+            (lambda: DenoisingScoreMatching(seen_weight=0.0), "seen_weight=0.0"),
         ],
-        ids=range(8),
+        ids=range(9),
     )
     def test_bad_input(self, make, message):
         with pytest.raises(ValueError, match=message):
@@ -275,15 +276,32 @@ class TestLevelsOfPixels:
         torch.manual_seed(0)
         images, masks = torch.zeros(4000, 1, 2, 2), torch.zeros(4000, 1, 2, 2, dtype=torch.bool)
         masks[:, :, 0] = True
-        levels = loss._levels(images, masks)
+        levels, less = loss._levels(images, masks)
         seen, hidden = levels[:, 0, 0, 0], levels[:, 0, 1, 0]
+        assert bool((less[:, 0, 1] == 0).all())
+        assert abs(float(less[:, 0, 0].float().mean()) - 0.75) < 0.04
         assert bool((seen <= hidden).all())
         assert abs(float((seen == hidden).float().mean()) - 0.25) < 0.04
         less = seen[(seen < hidden) & (hidden > 0.2)]
         assert 0.01 <= float(less.min()) < 0.011
         assert 0.18 < float(less.max()) <= 0.2
-        alone = loss._levels(images, None)
+        alone, none = loss._levels(images, None)
+        assert not bool(none.any())
         assert bool((alone == alone[:, :, :1, :1]).all())
+
+    def test_a_seen_pixel_counts_for_less(self):
+        """By what the loss falls when seen pixels count for nothing, nearly, and for half."""
+        torch.manual_seed(0)
+        images, masks = torch.rand(50, 1, 2, 2), torch.ones(50, 1, 2, 2, dtype=torch.bool)
+        model = DiffusionPrior(Denoiser(features=(8,)), (1, 2, 2), steps=1)
+        found = []
+        for weight in (1.0, 0.5, 1e-9):
+            torch.manual_seed(1)
+            loss = DenoisingScoreMatching(whole=0.0, seen_weight=weight)
+            found.append(loss.differentiable_loss(model, model.guide, images, masks).item())
+        assert found[0] > 1
+        assert abs(found[1] - found[0] / 2) < 1e-3 * found[0]
+        assert abs(found[2]) < 1e-3
 
     def test_it_learns_to_condition(self):
         """Two pixels that are equal, one of them seen: what is left of the other is little."""

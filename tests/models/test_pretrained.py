@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -20,7 +21,8 @@ from posterior_inpainting.models import (
     datasets,
     pretrained,
 )
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.bayesian_decoder import bare
+from posterior_inpainting.models.networks import CodeMixture, MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
 
 FOLDER = pretrained._bundled()
@@ -79,7 +81,7 @@ def test_logarithms_in_8_bits_are_near(tmp_path):
 
 def test_size(name):
     for part in ("decoder", "encoder"):
-        assert (FOLDER / f"{name}.{part}.safetensors").stat().st_size <= 2_000_000
+        assert (FOLDER / f"{name}.{part}.safetensors").stat().st_size <= 4_000_000
 
 
 def test_card_matches_the_weights(name):
@@ -100,11 +102,30 @@ def test_card_matches_the_weights(name):
         re.search(r"root mean square reconstruction error \| ([\d.]+)", pretrained.card(name)).group(1)
     )
     with torch.no_grad():
-        mean = decoder(decoder.encoder(images, torch.ones_like(images, dtype=torch.bool))[0])
+        z = decoder.encoder(images, torch.ones_like(images, dtype=torch.bool))[0]
+        mean = LatentCode(decoder).pixel_law(z).mean
     assert float((mean - images).square().mean().sqrt()) == pytest.approx(claimed, rel=0.15)
     bound = float(re.search(r"importance-weighted bound.*\| (-?[\d.]+)", pretrained.card(name)).group(1))
     found = bounds(LatentCode(decoder), images, samples=100).importance_weighted
     assert found == pytest.approx(bound, abs=0.15 * abs(bound) + 10)
+
+
+def test_the_law_of_codes_travels_with_the_decoder(tmp_path):
+    """It is saved as a part of its own, scored by ``LatentCode``, and no part of a decoder's random weights."""
+    torch.manual_seed(0)
+    decoder, encoder = MultilayerDecoder(2, (1, 8, 8), (4,)), MaskedEncoder(2, (1, 8, 8), (4,))
+    law = CodeMixture(3, 2).set(
+        torch.tensor([0.5, 0.3, 0.2]), 2 * torch.randn(3, 2), torch.eye(2).repeat(3, 1, 1)
+    )
+    decoder.encoder, decoder.law_of_codes = encoder, law
+    pretrained.save_parts(tmp_path, "", {"decoder": decoder, "encoder": encoder, "prior": law})
+    found = pretrained.load(tmp_path)
+    z = torch.randn(5, 2)
+    torch.testing.assert_close(LatentCode(found).prior().log_prob(z), law.log_prob(z), atol=1e-2, rtol=1e-3)
+    other = dist.Normal(torch.zeros(2), 3.0).to_event(1)
+    assert LatentCode(found, prior=other).prior() is other
+    assert bare(found).law_of_codes is None
+    assert not any(key.startswith(("encoder", "law_of_codes")) for key in bare(found).state_dict())
 
 
 def test_frozen_and_with_its_encoder(name):

@@ -11,7 +11,7 @@ from posterior_inpainting.inference import recipes, train
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.training.checkpoints import checkpoints_in
 from posterior_inpainting.inference.training.descent import Descent
-from posterior_inpainting.inference.training.loss import Loss
+from posterior_inpainting.inference.training.loss import Loss, PyroLoss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models import (
     LatentCode,
@@ -49,6 +49,31 @@ def test_loss_is_the_negative_elbo(digits):
     train(vae, vae.guide, digits, epochs=3, progress=False)
     loss = train(vae, vae.guide, digits, epochs=1, learning_rate=0.0, progress=False).losses[0]
     assert loss == pytest.approx(-bounds(vae, digits, samples=25).elbo, abs=1.0)
+
+
+def test_warmup_weighs_the_divergence(digits):
+    """At step size 0 the loss falls short of the negative ELBO by what is left out of the divergence."""
+    asked = []
+
+    class Half(PyroLoss):
+        def divergence_weight(self, done):
+            asked.append(done)
+            return 0.25
+
+    vae, mask = fresh(), torch.ones(SHAPE, dtype=torch.bool)
+    settings = {"epochs": 4, "learning_rate": 0.0, "progress": False}
+    less = np.mean(train(vae, vae.guide, digits, loss=Half(), **settings).losses)
+    whole = np.mean(train(vae, vae.guide, digits, **settings).losses)
+    with torch.no_grad():
+        loc, scale = vae.encoder(digits, mask)
+    divergence = 0.5 * (loc.square() + scale.square() - 1 - 2 * scale.log()).sum(1).mean().item()
+    assert divergence > 0.1
+    assert whole - less == pytest.approx(0.75 * divergence, abs=0.02)
+    assert asked == sorted(asked)
+    assert asked[0] == 0
+    assert 0.9 < asked[-1] < 1
+    with pytest.raises(ValueError, match=r"warmup=2; expected a part from 0 to 1"):
+        PyroLoss(warmup=2)
 
 
 def test_masked_training_leaves_a_frozen_decoder(digits):
