@@ -40,7 +40,7 @@ class StepDoubling:
     shift
         Root mean square move of the hidden pixels' means, in their standard deviations.
     spread
-        Standard deviation with twice the steps over that with the steps, on average over hidden pixels.
+        Standard deviations with twice the steps over those with the steps, both summed over hidden pixels.
     evidence
         By how many nats the log evidence moved, and its standard error; ``None`` where it is not estimated.
     """
@@ -104,7 +104,8 @@ def step_doubling(
     alone = sum(1 / np.clip(_effective(one, few)[varies], 2, None) for one in pixels)
     moves = np.square((means[1] - means[0])[varies] / width[varies]) - alone
     shift = float(np.sqrt(max(0.0, float(moves.mean()))))
-    spread = float((deviations[1][varies] / np.clip(deviations[0][varies], 1e-12, None)).mean())
+    # Of the sums: a pixel that hardly varies has a ratio of any size.
+    spread = float(deviations[1][varies].sum() / max(deviations[0][varies].sum(), 1e-12))
     many.attrs |= {"step_doubling_steps": steps, "step_doubling_shift": shift, "step_doubling_spread": spread}
     evidence = None
     if "log_evidence" in few.attrs and "log_evidence" in many.attrs:

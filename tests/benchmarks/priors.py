@@ -19,8 +19,7 @@ from timing import Stopwatch
 
 from posterior_inpainting.inference import catalogue, infer, infer_many
 from posterior_inpainting.inference.evaluation.diversity import diversity
-from posterior_inpainting.inference.evaluation.scores import flat, pit, score
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.evaluation.scores import hidden_draws, pit, score
 from posterior_inpainting.models import LatentCode, Observation, datasets, pretrained
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -64,31 +63,19 @@ def _figures(posterior: Any, image: Image) -> dict[str, float]:
     return (
         score(posterior, image)
         | {"RMSE between draws": diversity(posterior, pairs=1)["diversity (RMSE)"]}
-        | _of_all(posterior, image)
+        | _claims(posterior, image)
     )
 
 
-def _of_all(posterior: Any, image: Image) -> dict[str, float]:
-    """Squared errors over the variances claimed, and the PIT where the image is black, of seen and of hidden pixels."""
-    draws = (
-        np.clip(flat(posterior, "posterior_predictive", "image"), 0, 1)
-        .reshape(-1, image.numel())
-        .astype(float)
-    )
-    truth, mask = (
-        image.numpy().ravel().astype(float),
-        group(posterior, "constant_data")["mask"].to_numpy().ravel(),
-    )
-    squares, variance, ranks = (draws.mean(0) - truth) ** 2, draws.var(0, ddof=1), pit(draws, truth)
-    figures = {}
-    for name, some in (("seen", mask), ("hidden", ~mask)):
-        claimed = float(variance[some].sum())
-        figures[f"chi-square, {name}"] = float(squares[some].sum()) / claimed if claimed else np.nan
-        black = ranks[some & (truth == 0)]
-        figures[f"PIT sd of black, {name}"] = (
-            float(np.sqrt(np.mean((black - 0.5) ** 2))) if len(black) else np.nan
-        )
-    return figures
+def _claims(posterior: Any, image: Image) -> dict[str, float]:
+    """Squared errors over the variances claimed, and the PIT where the image is black."""
+    draws, _, truth = hidden_draws(posterior, image)
+    ranks, claimed = pit(draws, truth), float(draws.var(0, ddof=1).sum())
+    black = ranks[truth == 0]
+    return {
+        "chi-square": float(((draws.mean(0) - truth) ** 2).sum()) / claimed if claimed else np.nan,
+        "PIT sd of black": float(np.sqrt(np.mean((black - 0.5) ** 2))) if len(black) else np.nan,
+    }
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> float:
@@ -137,8 +124,8 @@ def paired(stored: dict[str, list[dict[str, float]]], approaches: list[str]) -> 
 
 
 def black(stored: dict[str, list[dict[str, float]]], approaches: list[str]) -> list[dict[str, Any]]:
-    """What is claimed of pixels, seen and hidden, and of black ones."""
-    names = ("chi-square, seen", "chi-square, hidden", "PIT sd of black, seen", "PIT sd of black, hidden")
+    """What is claimed of hidden pixels, and of black ones among them."""
+    names = ("chi-square", "PIT sd of black")
     return [
         {"approach": approach, "mask": mask}
         | {name: _mean(stored[f"{approach} {mask}"], name) for name in names}
