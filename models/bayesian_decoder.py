@@ -182,7 +182,7 @@ def posterior_scales_of(network: BayesianModule) -> Weights:
 
 def bare(decoder: Any) -> Any:
     """Return a decoder without the encoder and the law of codes that a bundled one carries: no part of its weights."""
-    if not isinstance(decoder, Decoder):
+    if not isinstance(decoder, Decoder) or (decoder.encoder is None and decoder.law_of_codes is None):
         return decoder
     alone = copy.deepcopy(decoder)
     alone.encoder = alone.law_of_codes = None

@@ -75,6 +75,7 @@ class CodeAndUnits(ImageModel):
         laws = {path: law.scale.detach() for path, law in trained.decoder.posterior().items()}
 
         def layer(name: str) -> _RandomLinear:
+            """Return a layer with its means and variances."""
             means = [decoder.get_parameter(f"{name}.{part}").detach().clone() for part in ("weight", "bias")]
             scales = [laws.get(f"{name}.{part}") for part in ("weight", "bias")]
             zero = (torch.zeros_like(mean) for mean in means)
@@ -194,6 +195,7 @@ class _RandomLinear(nn.Module):
         self.register_buffer("bias_variance", bias_variance)
 
     def forward(self, inputs: Tensor, noise: Tensor, where: Tensor | None = None) -> Tensor:
+        """Return the layer's units: their means and the noise of its weights."""
         parts = self.weight, self.bias, self.weight_variance, self.bias_variance
         weight, bias, weight_variance, bias_variance = (p if where is None else p[where] for p in parts)
         # The root of the variance has no slope at 0.

@@ -251,9 +251,11 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     generator = as_generator(seed)
 
     def integer(low: int, high: int) -> int:
+        """Draw a whole number, both ends included."""
         return int(torch.randint(low, high + 1, (), generator=generator))
 
     def one() -> Mask:
+        """Draw a mask."""
         if integer(0, 9) == 0:
             return _everything(shape)
         kind = integer(0, 5)

@@ -40,6 +40,7 @@ def laid_out(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        """Call the command with its options put into groups."""
         made = {
             name: kind(**{one.name: given.pop(one.name) for one in fields(kind)})
             for name, kind in groups.items()

@@ -149,6 +149,7 @@ class Potential(Density):
             return self._change.constrain(self._change.split(position))
 
         def latents(one: Tensor) -> dict[str, Tensor]:
+            """Return the latents of one chain."""
             args = self.problem.args if self.groups is None else rows(self.problem.args, 0)
             nodes = self._traced.run_at(one, args)[0].nodes
             return {name: nodes[name]["value"] for name in self.shapes}
@@ -164,6 +165,7 @@ class Potential(Density):
         flat = {name: latents[name].reshape(-1, *latents[name].shape[batch:]) for name in self.shapes}
 
         def position(one: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            """Return the position of given latents."""
             return {
                 "position": self._change.unconstrain_trace(run_group(self.problem, self.groups, given=one))
             }
@@ -174,6 +176,7 @@ class Potential(Density):
         """Return positions ``(count, dim)`` drawn from the prior with torch's global generator."""
 
         def position(_: Tensor) -> dict[str, Tensor]:
+            """Return the position of a draw of the model."""
             return {"position": self._change.unconstrain_trace(run_group(self.problem, self.groups))}
 
         with torch.no_grad():
@@ -201,6 +204,7 @@ class Potential(Density):
             return {}
 
         def values(one: Tensor, args: tuple) -> dict[str, Tensor]:
+            """Return the deterministic sites of one chain."""
             nodes = self._traced.run_at(one, args)[0].nodes
             return {name: nodes[name]["value"] for name in self._deterministic}
 

@@ -172,6 +172,7 @@ def _check_standard_normal(density: Density, given: Conditional, position: Tenso
         raise ValueError("every site of the model is of the code; use ChEES()")
 
     def log_prior(place: Tensor) -> Tensor:
+        """Return the log prior, ``(image, chain)``."""
         with torch.no_grad():
             return density(place if density.groups is not None else place[0])[0].reshape(place.shape[:2])
 

@@ -157,6 +157,7 @@ def _next_temperature(log_likelihood: Tensor, now: Tensor, share: float) -> Tens
     low, high = torch.zeros_like(now), 1 - now
 
     def effective(step: Tensor) -> Tensor:
+        """Return the effective share of the particles after a step."""
         weight = (step.unsqueeze(1) * log_likelihood).softmax(1)
         return 1 / weight.square().sum(1) / log_likelihood.shape[1]
 

@@ -59,6 +59,7 @@ def evidences(
     sizes = [half[0, 0].numel() // latent for half in halves]
 
     def estimate(some: Iterable[int]) -> Tensor:
+        """Return the bridge's estimate from the draws of some networks."""
         starts = [networks * sum(sizes[:k]) for k in range(len(sizes) + 1)]
         spans = [torch.arange(starts[i], starts[i + 1], device=z.device) for i in some]
         where = torch.cat([*spans, torch.arange(starts[-1], points.shape[1], device=z.device)])

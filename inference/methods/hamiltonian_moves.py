@@ -76,6 +76,7 @@ def _correlation(origin: Tensor, now: Tensor) -> Tensor:
     """
 
     def standard(position: Tensor) -> Tensor:
+        """Return centred positions and squares, scaled to 1."""
         centred = position - position.mean(1, keepdim=True)
         features = torch.cat([centred, centred.square() - centred.square().mean(1, keepdim=True)], -1)
         return features / features.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)

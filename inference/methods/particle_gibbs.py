@@ -137,6 +137,7 @@ class ParticleGibbs(Kernel):
         shape = chains, count, density.dim
 
         def noise() -> Tensor:
+            """Draw standard normal particles."""
             return torch.randn(shape, generator=generator, device=density.like.device)
 
         value = reverse.centre + math.hypot(reverse.highest, reverse.spread) * noise()

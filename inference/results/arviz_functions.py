@@ -29,6 +29,7 @@ def arviz_statistic(name: str) -> Callable[..., xr.Dataset]:
         generation = importlib.import_module("arviz_stats")
 
     def quiet(dataset: xr.Dataset, **options) -> xr.Dataset:
+        """Call the statistic without its warnings."""
         if name == "rhat" and dataset.sizes["chain"] == 1:
             dataset = _halves(dataset)
         with np.errstate(invalid="ignore", divide="ignore"):

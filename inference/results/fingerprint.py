@@ -57,6 +57,7 @@ class _Digester:
         self.highest = sys.maxsize
 
     def digest(self, value: Any, where: str) -> bytes:
+        """Return the digest of a value; ``where`` says in errors what it is."""
         if type(value) in PLAIN:
             return _hash(f"{type(value).__name__}{value!r}", [])
         if id(value) in self.done:

@@ -88,6 +88,7 @@ class _Objective:
         self.shared = shared_latents(model, guide, examples) if loss.scores_sites else frozenset()
 
     def shares(self, sizes: Sequence[int]) -> list[float]:
+        """Return the shares of an epoch's minibatches."""
         return self.loss.minibatch_weights(sizes).tolist()
 
     def __call__(self, which: Tensor, share: float, done: float) -> Tensor:

@@ -33,6 +33,7 @@ class _OnTheLattice(constraints.Constraint):
     event_dim = 3
 
     def check(self, value: Tensor) -> Tensor:
+        """Say of each image whether it lies in [0, 1]."""
         return ((value >= 0) & (value <= 1)).flatten(-3).all(-1)
 
 

@@ -23,7 +23,7 @@ class Denoising(ReverseDiffusion):
 
     def __init__(self, model: DiffusionPrior):
         self.denoiser: Any = frozen(model, "denoiser")
-        self.takes_levels_of_pixels = getattr(self.denoiser, "takes_levels_of_pixels", False)
+        self.takes_levels_of_pixels = self.denoiser.takes_levels_of_pixels
         self.image_shape, self.noise = model.image_shape, model.noise
         self.highest, self.lowest, self.own_steps = model.highest, model.lowest, model.steps
         self.centre, self.spread = self.denoiser.centre, self.denoiser.spread
@@ -49,7 +49,8 @@ class DiffusionPrior(ImageModel):
     Parameters
     ----------
     denoiser
-        ``Denoiser``, or a network that is called as it is and has its ``centre``, ``spread`` and ``channels``.
+        ``Denoiser``, or a network that is called as it is and has its ``centre``, ``spread``, ``channels`` and
+        ``takes_levels_of_pixels``.
     image_shape
         ``(channel, row, column)``; of any size that the network takes.
     steps

@@ -152,6 +152,7 @@ class _Likelihood:
         )
 
         def closure() -> Tensor:
+            """Evaluate the loss and its gradient."""
             optimiser.zero_grad()
             loss = self(kernel, parameters)
             loss.backward()

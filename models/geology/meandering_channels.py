@@ -136,6 +136,7 @@ class MeanderingChannels:
         most, side = self.channels[1], max(shape)
 
         def uniform(low: float, high: float, *size: int) -> Tensor:
+            """Draw uniform numbers."""
             return low + (high - low) * torch.rand(size, generator=generator)
 
         number = torch.randint(self.channels[0], most + 1, (count, 1), generator=generator)

@@ -95,8 +95,8 @@ class PlainDecoder(Decoder):
     ----------
     module
         From z to the mean, with ``latent`` and ``image_shape``, and one of ``mean_and_scale(z)``, ``scale(z)`` or
-        ``noise`` (a number, or a tensor that broadcasts to the image); an ``encoder``, ``law_of_codes`` or
-        ``likelihood`` that it has is taken over.
+        ``noise`` (a number, or a tensor that broadcasts to the image); an ``encoder`` or ``likelihood`` that it has is
+        taken over.
     noise
         Pixel scale to use instead of the module's own.
 
@@ -130,7 +130,6 @@ class PlainDecoder(Decoder):
             )
         self.module: Any = module
         self.encoder = getattr(module, "encoder", None)
-        self.law_of_codes = getattr(module, "law_of_codes", None)
         self.likelihood = getattr(module, "likelihood", "normal")
         self._noise = noise
 

@@ -179,6 +179,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, features: Tensor, embedded: Tensor) -> Tensor:
+        """Return features with what the block adds to them."""
         left = self.first(F.silu(self.before(features)))
         scale, shift = self.level(embedded)[..., None, None].chunk(2, 1)
         left = self.second(F.silu(self.between(left) * (1 + scale) + shift))

@@ -111,6 +111,7 @@ class FullyConnectedDecoder(Decoder):
         link, pull_back_link = _LINKS[self.likelihood]
 
         def decode(z: Code) -> tuple[Tensor, Tensor, PullBack]:
+            """Decode codes at the pixels, and keep what the chain rule needs."""
             raw, hidden = [], z
             for weight, bias in layers:
                 raw.append(F.linear(hidden, weight, bias))
@@ -119,6 +120,7 @@ class FullyConnectedDecoder(Decoder):
             scale, pull_back_scale = scale_of(hidden)
 
             def pull_back(mean_slope: Tensor, scale_slope: Tensor | None) -> Tensor:
+                """Return the slope in the codes of slopes in mean and scale."""
                 slope = pull_back_link(mean_slope, mean) @ mean_weight
                 if pull_back_scale is not None and scale_slope is not None:
                     slope = slope + pull_back_scale(scale_slope)

@@ -134,6 +134,7 @@ class Hourglass(nn.Module):
         stride = 2 if layers.resample else 1
 
         def convolution(inputs: int, outputs: int, size: int = 3, gain: float = gain, stride: int = 1):
+            """Make one convolution of the network."""
             return ScaledConvolution(inputs, outputs, size, gain, stride, layers.padding)
 
         # The input has passed no nonlinearity: gain 1.

@@ -100,9 +100,11 @@ class MultilayerDecoder(FullyConnectedDecoder):
         wide.weight, wide.bias = (nn.Parameter(p[pixels], False) for p in (wide.weight, wide.bias))
 
         def scale_of(hidden: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            """Return scales of the pixels, and their chain rule."""
             raw = wide(narrow(hidden))
 
             def pull_back(slope: Tensor) -> Tensor:
+                """Return the slope in the hidden layer."""
                 return (slope * raw.sigmoid() @ wide.weight) @ narrow.weight
 
             return F.softplus(raw).add_(self.floor), pull_back

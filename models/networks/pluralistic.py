@@ -188,6 +188,7 @@ class _Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return features with what the block adds to them."""
         return features + self.second(F.silu(self.first(F.silu(features))))
 
 

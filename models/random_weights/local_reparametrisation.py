@@ -52,6 +52,7 @@ def noise_at_units(network: nn.Module, posterior: dict[str, Normal]) -> Iterator
     scales = {id(network.get_parameter(path)): law.scale for path, law in posterior.items()}
 
     def add_noise(layer: nn.Linear, inputs: tuple, output: Tensor) -> Tensor:
+        """Add to a layer's output the noise that its random weights make there."""
         # The root has no slope at 0, which is where a row of zeros into a layer without bias is.
         variance = output.new_full((), 1e-20)
         if id(layer.weight) in scales:
