@@ -17,6 +17,7 @@ from posterior_inpainting.inference.methods.conditional_diffusion import Conditi
 from posterior_inpainting.inference.methods.diffpir import DiffPIR
 from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
+from posterior_inpainting.inference.methods.gibbs import Gibbs
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
@@ -37,6 +38,7 @@ from posterior_inpainting.inference.results.recover import recover
 from posterior_inpainting.inference.training.adversarial_losses import R1, WassersteinGP
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.denoising_score_matching import DenoisingScoreMatching
+from posterior_inpainting.inference.training.expert_losses import ExpertLikelihood, ExpertScoreMatching
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.noise_of_projections import Projection, fit_noise, project
 from posterior_inpainting.inference.training.pixel_cross_entropy import PixelCrossEntropy
@@ -64,6 +66,9 @@ __all__ = [
     "DiffPIR",
     "Draws",
     "Exact",
+    "ExpertLikelihood",
+    "ExpertScoreMatching",
+    "Gibbs",
     "Loss",
     "Method",
     "Nested",

@@ -9,6 +9,7 @@ from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightD
 from posterior_inpainting.models.deep_image_prior import DeepImagePrior
 from posterior_inpainting.models.diffusion import DiffusionPrior
 from posterior_inpainting.models.empirical_prior import EmpiricalPrior
+from posterior_inpainting.models.expert_field import ExpertField
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
 from posterior_inpainting.models.images import image_files
@@ -46,6 +47,7 @@ __all__ = [
     "EmpiricalPrior",
     "FanIn",
     "Gaussian",
+    "ExpertField",
     "GaussianProcess",
     "ImageModel",
     "LatentCode",

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from posterior_inpainting.models.densities.conditionals import Conditionals
 from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -116,6 +117,16 @@ class Abilities:
         """Return the prior of images as samplers by denoising ask for it, or ``None`` where there is none.
 
         The pixels' law is then the normal one around the completion, with the model's ``noise``.
+        """
+        return None
+
+    def conditionals(self, image: Image, mask: Mask | None = None) -> Conditionals | None:
+        """Return exact draws of some latents given the others, for ``Gibbs``, or ``None`` where there are none.
+
+        Parameters
+        ----------
+        image, mask
+            ``(channel, row, column)``; without a mask all is seen.
         """
         return None
 

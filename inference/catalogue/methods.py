@@ -13,6 +13,7 @@ from posterior_inpainting.inference.methods.conditional_diffusion import Conditi
 from posterior_inpainting.inference.methods.diffpir import DiffPIR
 from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
+from posterior_inpainting.inference.methods.gibbs import Gibbs
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
@@ -84,6 +85,14 @@ _ENTRIES = (
         "Del Moral et al. 2006",
         draws=500,
         chains=4,
+    ),
+    MethodEntry(
+        "gibbs",
+        Gibbs,
+        "each part of the latents drawn exactly given the others: fields of experts",
+        "Geman & Geman 1984",
+        draws=50,
+        chains=8,
     ),
     MethodEntry(
         "conditional-diffusion",

@@ -9,12 +9,12 @@ image ``(..., channel, row, column)`` with 0 at what is hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding
+from posterior_inpainting.models.fields.conjugate_gradients import conjugate_gradients
 from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -142,37 +142,3 @@ class ConjugateGradients(SeenCovariance):
         return conjugate_gradients(
             self.product, self.preconditioned, right * self._mask, self.tolerance, self.iterations
         )
-
-
-def conjugate_gradients(
-    product: Callable[[Image], Image],
-    preconditioned: Callable[[Image], Image],
-    right: Image,
-    tolerance: float,
-    iterations: int,
-) -> Image:
-    """Solve ``product(x) = right`` for every image of a batch at once; raise ``RuntimeError`` where it fails."""
-    bound = tolerance**2 * _dot(right, right)
-    solution, residual = torch.zeros_like(right), right.clone()
-    direction = step = preconditioned(residual)
-    slope = _dot(residual, step)
-    for _ in range(iterations):
-        if (_dot(residual, residual) <= bound).all():
-            return solution
-        image = product(direction)
-        length = slope / _dot(direction, image).clamp(min=torch.finfo(right.dtype).tiny)
-        solution.addcmul_(length, direction)
-        residual.addcmul_(length, image, value=-1)
-        step = preconditioned(residual)
-        previous, slope = slope, _dot(residual, step)
-        direction = torch.addcmul(step, slope / previous.clamp(min=torch.finfo(right.dtype).tiny), direction)
-    worst = float((_dot(residual, residual) / bound).max().sqrt()) * tolerance
-    raise RuntimeError(
-        f"conjugate gradients stopped after {iterations} iterations with a relative residual of {worst:.1g}; "
-        "expected a larger noise, a larger tolerance or more iterations"
-    )
-
-
-def _dot(some: Image, others: Image) -> Tensor:
-    """Inner products of two batches of images, ``(n, 1, 1, 1)``."""
-    return torch.linalg.vecdot(some.flatten(1), others.flatten(1)).reshape(-1, 1, 1, 1)

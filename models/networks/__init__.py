@@ -7,6 +7,7 @@ from posterior_inpainting.models.networks.convolutional_encoder import Convoluti
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.networks.denoiser import Denoiser
 from posterior_inpainting.models.networks.discriminator import Discriminator
+from posterior_inpainting.models.networks.experts import Experts
 from posterior_inpainting.models.networks.generator import Generator
 from posterior_inpainting.models.networks.hourglass import Hourglass, Layers
 from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
@@ -21,6 +22,7 @@ __all__ = [
     "Decoder",
     "Denoiser",
     "Discriminator",
+    "Experts",
     "GatedPixelCNN",
     "Generator",
     "Hourglass",

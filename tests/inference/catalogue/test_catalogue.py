@@ -330,8 +330,8 @@ class TestMethods:
             assert eval(written(method), vars(inference)) == method
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown method 'gibbs'; there are chees, "):
-            catalogue.method("gibbs")
+        with pytest.raises(ValueError, match="unknown method 'metropolis'; there are chees, "):
+            catalogue.method("metropolis")
 
 
 class TestMasks:

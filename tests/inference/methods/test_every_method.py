@@ -26,6 +26,7 @@ from posterior_inpainting.inference import (
     ConditionalDiffusion,
     DiffPIR,
     Exact,
+    Gibbs,
     Nested,
     NoiseMatchedGibbs,
     NoiseMatchedSMC,
@@ -48,6 +49,7 @@ from posterior_inpainting.inference.methods import loop
 from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,
+    ExpertField,
     LatentCode,
     LinearGaussian,
     MixtureField,
@@ -56,7 +58,7 @@ from posterior_inpainting.models import (
     datasets,
     pretrained,
 )
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import Experts, MaskedEncoder, MultilayerDecoder
 
 #: Every public method, small: label -> the method, and the model that it is tried on.
 METHODS = {
@@ -87,6 +89,7 @@ METHODS = {
     "NoiseMatchedTempering": (NoiseMatchedTempering(temperatures=3, steps=4, warmup=20), "mixture"),
     "NoiseMatchedSMC": (NoiseMatchedSMC(steps=4), "mixture"),
     "ParticleGibbs": (ParticleGibbs(particles=3, steps=4, warmup=20), "mixture"),
+    "Gibbs": (Gibbs(warmup=20), "experts"),
     "DPS": (DPS(steps=10), "mixture"),
     "PiGDM": (PiGDM(steps=10), "mixture"),
     "DiffPIR": (DiffPIR(steps=10), "mixture"),
@@ -105,7 +108,8 @@ NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "ConditionalDiffusio
 NOTHING_BEFORE_THE_END |= {"DPS", "PiGDM", "DiffPIR", "RePaint"}
 #: Rows that ask for more than continuous latents.
 PARTICULAR = {"Exact", "Alternating", "TwoStage", "Nested", "Nested optima", "amortised", "refined"}
-PARTICULAR |= {name for name, (_, model) in METHODS.items() if model == "mixture"} | {"ChEES from the guide"}
+PARTICULAR |= {name for name, (_, model) in METHODS.items() if model in ("mixture", "experts")}
+PARTICULAR |= {"ChEES from the guide"}
 
 
 def test_every_public_method_has_a_row():
@@ -126,6 +130,7 @@ def models():
         "linear": LinearGaussian.fit(datasets.load("digits", split="train"), latent=3),
         "units": CodeAndUnits(trained),
         "networks": WeightDraws(trained, 3),
+        "experts": ExpertField(Experts(1, 3, 3, 1), SHAPE),
         "mixture": MixtureField.fit(datasets.load("digits", split="train"), components=2),
     }
 

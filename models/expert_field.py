@@ -1,0 +1,180 @@
+r"""Images whose filter responses have heavy-tailed laws: a prior for photographs of any size.
+
+Roth & Black 2005, *Fields of Experts*. With ``Experts`` as prior of the pixels x and noise s,
+
+.. math:: p(x) \propto \exp\Big( -\tfrac\epsilon2 \lVert x - c \rVert^2 \Big)
+          \prod_{f, i} \sum_j w_{fj} N((k_f * x)_i; 0, s_j^2), \qquad \tilde x \mid x \sim N(x, s^2 I).
+
+Given the component j of each response the posterior is Gaussian, and it is drawn exactly by perturbing what is solved
+for (Papandreou & Yuille 2010, *Gaussian Sampling by Local Perturbations*; Schmidt, Gao & Roth 2010, section 3; what is
+now called the Gaussian latent machine, Kuric et al. 2025):
+
+.. math:: Q x = \epsilon c + \sqrt\epsilon n_0 + \sum_f K_f^\top D_f^{1/2} n_f + M (\tilde x + s\, n) / s^2, \qquad
+          Q = \epsilon I + \sum_f K_f^\top D_f K_f + M / s^2,
+
+M picking what is seen and all n white. Components and image in turn are a Gibbs sampler without a step size.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.runtime import am_i_wrapped
+from torch import Generator, Tensor
+
+from posterior_inpainting.models import pretrained
+from posterior_inpainting.models.base import ImageModel, frozen
+from posterior_inpainting.models.densities.conditionals import Conditionals
+from posterior_inpainting.models.fields.conjugate_gradients import conjugate_gradients
+from posterior_inpainting.models.networks.experts import Experts
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_shape, seen_part
+
+__all__ = ["ExpertField"]
+
+
+class ExpertField(ImageModel):
+    """Field of experts over ``pixels``, seen under noise; ``Gibbs()`` draws from its posterior.
+
+    The density has no constant that is known, so that there is no evidence. Without an image the model draws pixels
+    from the ridge alone, and their weight is in the factor ``experts``: draws of the prior are those of ``Gibbs()``
+    where nothing is seen.
+
+    Parameters
+    ----------
+    experts
+        Filters and their laws.
+    image_shape
+        ``(channel, row, column)``, at least as large as the widest filter.
+    noise
+        Standard deviation of a seen pixel around the completion.
+    tolerance
+        Of the solver: largest residual relative to the right-hand side.
+
+    Raises
+    ------
+    ValueError
+        For other channels than the experts', an image smaller than a filter, or noise that is not positive.
+
+    Examples
+    --------
+    >>> model = ExpertField(Experts(channels=1, count=4, side=3), (1, 16, 16))
+    >>> tuple(model(torch.rand(1, 16, 16)).shape)
+    (1, 16, 16)
+    """
+
+    def __init__(
+        self, experts: Experts, image_shape: ImageShape, *, noise: float = 0.02, tolerance: float = 1e-4
+    ):
+        super().__init__()
+        self.image_shape = tuple(check_shape(image_shape))
+        if experts.channels != self.image_shape[0]:
+            raise ValueError(
+                f"the experts take {experts.channels} channel(s), and shape={image_shape} has others"
+            )
+        least = 2 ** (experts.levels - 1) * experts.side
+        if min(self.image_shape[1:]) < least:
+            raise ValueError(
+                f"shape={image_shape} is smaller than the widest filter, {least} x {least} pixels"
+            )
+        if not noise > 0 or not 0 < tolerance < 1:
+            raise ValueError(
+                f"noise={noise}, tolerance={tolerance}; expected positive numbers, tolerance below 1"
+            )
+        self.experts = experts
+        self.noise, self.tolerance = noise, tolerance
+
+    @classmethod
+    def load(cls, name: str | Path, image_shape: ImageShape, **settings: Any) -> ExpertField:
+        """Make the model of bundled experts, or of a folder that ``pretrained.save_parts`` wrote.
+
+        Parameters
+        ----------
+        name
+            Name of the set.
+        image_shape, settings
+            As for the class.
+        """
+        experts: Any = pretrained.load_parts(name, "experts")["experts"]
+        return cls(experts.requires_grad_(False).eval(), image_shape, **settings)
+
+    def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
+        """Draw pixels, weigh them by the experts, then the image around them."""
+        experts = frozen(self, "experts")
+        with self.images_plate(image):
+            ridge = experts.filters.new_full(self.image_shape, experts.centre)
+            pixels = pyro.sample("pixels", dist.Normal(ridge, experts.ridge**-0.5).to_event(3))
+            if am_i_wrapped():  # called as a plain function: there is no one to weigh for
+                flat = pixels.reshape(-1, *self.image_shape)
+                pyro.factor("experts", experts.log_experts(flat).reshape(pixels.shape[:-3]))
+            return self.observe(dist.Normal(pixels, self.noise), image, mask)
+
+    def conditionals(self, image: Image, mask: Mask | None = None) -> ExpertConditionals:
+        """Return the draws of components and pixels in turn."""
+        return ExpertConditionals(self, image, mask)
+
+    def kept(self, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the pixels once: they are the completion."""
+        return {"completion": latents["pixels"]}
+
+    def law_of_kept(self, kept: dict[str, Tensor]) -> dist.TorchDistribution:
+        """Return the law of pixels around completions."""
+        return dist.Normal(kept["completion"], self.noise)
+
+
+class ExpertConditionals(Conditionals):
+    """Components given pixels, and pixels given components and what is seen."""
+
+    def __init__(self, model: ExpertField, image: Image, mask: Mask | None = None):
+        self.experts: Experts = frozen(model, "experts")
+        self.shape, self.noise, self.tolerance = model.image_shape, model.noise, model.tolerance
+        target, seen = seen_part(image, mask, self.shape, self.experts.filters)
+        self.target, self.seen = target[None], seen[None].to(target)
+
+    @torch.no_grad()
+    def start(self, chains: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw components as if nothing were known of the responses, and pixels given those."""
+        like = self.experts.filters.new_zeros(chains, *self.shape)
+        components = self.experts.draw_components(like, generator)
+        return {"pixels": self._pixels(components, like, generator)}
+
+    @torch.no_grad()
+    def sweep(self, latents: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        """Draw components, then pixels."""
+        pixels = latents["pixels"]
+        precisions = self.experts.draw_precisions(pixels, generator)
+        return {"pixels": self._pixels(precisions, pixels, generator)}
+
+    @torch.no_grad()
+    def log_density(self, latents: dict[str, Tensor]) -> Tensor:
+        """Return that of pixels and seen pixels."""
+        pixels = latents["pixels"]
+        residual = (pixels - self.target) * self.seen / self.noise
+        seen = -0.5 * residual.square().sum((-3, -2, -1))
+        constant = self.seen.sum() * math.log(self.noise * math.sqrt(2 * math.pi))
+        return self.experts.log_density(pixels) + seen - constant
+
+    def _pixels(self, precisions: list[Tensor], like: Image, generator: Generator) -> Image:
+        def noise(shape: Tensor) -> Tensor:
+            return torch.randn(shape.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+        experts, certain = self.experts, self.seen / self.noise**2
+        right = experts.adjoint([noise(d) * d.sqrt() for d in precisions], like)
+        right += experts.ridge * experts.centre + math.sqrt(experts.ridge) * noise(like)
+        right += certain * self.target + certain.sqrt() * noise(like)
+        diagonal = experts.diagonal(precisions) + certain
+        return conjugate_gradients(
+            lambda x: experts.precision_times(x, precisions) + certain * x,
+            lambda x: x / diagonal,
+            right,
+            self.tolerance,
+            _ITERATIONS,
+        )
+
+
+#: Of the solver, before it gives up.
+_ITERATIONS = 2_000
