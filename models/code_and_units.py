@@ -90,7 +90,7 @@ class CodeAndUnits(ImageModel):
         self._sizes = [len(one.bias) for one in (*self._trunk, self._narrow)]
         self.encoder = trained.encoder
         self.image_shape = trained.image_shape
-        self.latent, self.hidden, self.floor = trained.latent, sum(self._sizes), decoder.floor
+        self.latent, self.hidden = trained.latent, sum(self._sizes)
 
     @property
     def mean_network(self) -> LatentCode:
@@ -143,9 +143,10 @@ class CodeAndUnits(ImageModel):
         for layer, noise in zip(trunk, noises, strict=True):
             hidden = F.silu(layer(hidden, noise))
         pixels = pixels if where is None else pixels[..., where]
-        mean = frozen(self.mean_network, "decoder").link(mean_head(hidden, pixels[..., 0, :], where))
+        decoder = frozen(self.mean_network, "decoder")
+        mean = decoder.link(mean_head(hidden, pixels[..., 0, :], where))
         raw = wide_head(narrow_head(hidden, narrow), pixels[..., 1, :], where)
-        return mean, F.softplus(raw) + self.floor
+        return mean, decoder.positive(raw)
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> UnitsDensity:
         """Return the same numbers as :meth:`forward` scores, evaluated at seen pixels only."""

@@ -26,20 +26,24 @@ class DenoiserRecipe(DatasetRecipe):
 
     Parameters
     ----------
-    features, blocks, patch
-        As for ``Denoiser``; its centre and spread are those of the training images.
-    mean_log_level, sd_log_level
+    features, blocks, patch, global_units, global_blocks, dropout
+        As for ``Denoiser``; its size, centre and spread are those of the training images.
+    mean_log_level, sd_log_level, whole
         As for ``DenoisingScoreMatching``.
     averaging
         As for ``Schedule``.
     """
 
-    features: tuple[int, ...] = (32, 64, 64)
+    features: tuple[int, ...] = (64, 64)
     blocks: int = 1
-    patch: int = 1
-    mean_log_level: float = -1.6
-    sd_log_level: float = 1.4
-    averaging: float = 0.9995
+    patch: int = 2
+    global_units: int = 512
+    global_blocks: int = 4
+    dropout: float = 0.1
+    mean_log_level: float = -0.5
+    sd_log_level: float = 1.6
+    whole: float = 0.15
+    averaging: float = 0.999
 
     def network(self, images: Image) -> Denoiser:
         """Make the untrained network for some images, from the recipe's seed."""
@@ -49,6 +53,10 @@ class DenoiserRecipe(DatasetRecipe):
                 self.features,
                 self.blocks,
                 self.patch,
+                size=(images.shape[2], images.shape[3]),
+                global_units=self.global_units,
+                global_blocks=self.global_blocks,
+                dropout=self.dropout,
                 centre=round(float(images.mean()), 4),
                 spread=round(float(images.std()), 4),
             )
@@ -61,7 +69,9 @@ class DenoiserRecipe(DatasetRecipe):
         """Train by denoising score matching."""
         network = self.network(images)
         model = DiffusionPrior(network, tuple(images.shape[1:]), steps=1)
-        loss = DenoisingScoreMatching(self.mean_log_level, self.sd_log_level, low_precision=True)
+        loss = DenoisingScoreMatching(
+            self.mean_log_level, self.sd_log_level, whole=self.whole, low_precision=True
+        )
         masks = observations.random_masks(model.image_shape, 20_000, self.streams.number("masks"))
         train(model, model.guide, images, masks=masks, loss=loss, schedule=self.schedule(progress))
         return network.requires_grad_(False).eval()
@@ -124,6 +134,6 @@ def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[s
 
 DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
     "fashion-mnist-diffusion": DenoiserRecipe(
-        dataset="fashion-mnist", held_back=5_000, epochs=40, learning_rate=2e-3
+        dataset="fashion-mnist", held_back=5_000, epochs=105, batch_size=256, learning_rate=1.5e-3
     ),
 }

@@ -42,6 +42,8 @@ class AutoencoderRecipe(DatasetRecipe):
         As for ``PyroLoss``.
     components
         Gaussians of the law of the codes, fitted to those of the training images; ``None`` for standard normal codes.
+    scale_factor
+        What the decoder's scales are multiplied by once it is trained, chosen on validation images.
     """
 
     latent: int
@@ -53,6 +55,7 @@ class AutoencoderRecipe(DatasetRecipe):
     encoder_epochs: int = 40
     warmup: float = 0.0
     components: int | None = None
+    scale_factor: float = 1.0
     epochs: int = 60
 
     def networks(self, shape: ImageShape) -> VariationalAutoencoder:
@@ -70,6 +73,7 @@ class AutoencoderRecipe(DatasetRecipe):
         train(vae, vae.guide, images, loss=PyroLoss(warmup=self.warmup), schedule=self.schedule(progress))
         if self.components is not None:
             vae.decoder.law_of_codes = fit_law_of_codes(vae.encoder, images, self.components, self.streams)
+        vae.decoder.scale_factor = self.scale_factor
         completion = LatentCode(vae.decoder, encoder=vae.encoder)
         count = 20_000 if len(images) > 10_000 else 4_000
         masks = observations.random_masks(shape, count, self.streams.number("masks"))

@@ -15,6 +15,8 @@ noise little can be said: they count for less, which takes noise from the gradie
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,7 +85,8 @@ class DenoisingScoreMatching(Loss):
         network = model.denoiser
         level, seen = self._levels(images, masks)
         noisy = images + level * torch.randn_like(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
+        low = torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision)
+        with _in_training_mode(network), low:
             left, log_variance, (skip, out) = network.residual(noisy, level)
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - network.centre - skip * (noisy - network.centre)) / out
@@ -104,3 +107,14 @@ class DenoisingScoreMatching(Loss):
         seen_level = least + share * (log_level.clamp(max=math.log(_MOST)).maximum(least) - least)
         seen = masks & (coin >= self.whole)[:, None, None, None]
         return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp(), seen
+
+
+@contextmanager
+def _in_training_mode(network: torch.nn.Module) -> Iterator[None]:
+    """Let dropout drop, here alone: the network that is trained draws in between and afterwards without it."""
+    before = network.training
+    network.train()
+    try:
+        yield
+    finally:
+        network.train(before)

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from posterior_inpainting.models.networks.global_branch import GlobalBranch
+from posterior_inpainting.models.networks.u_net import UNet
 from posterior_inpainting.models.shapes import Image, InputError, describe
 
 __all__ = ["Denoiser", "level_of_pixels"]
@@ -41,13 +42,18 @@ class Denoiser(nn.Module):
         Residual blocks at each resolution, on the way down and on the way up.
     patch
         Side of the squares of pixels that the finest resolution holds as channels: 2 costs a quarter.
+    size
+        ``(rows, columns)`` of the only images that it takes, which a ``GlobalBranch`` then sees whole beside the
+        convolutions; ``None`` for images of any size, and no such branch.
+    global_units, global_blocks, dropout
+        Of the global branch.
     centre, spread
         Mean and standard deviation of pixels.
 
     Raises
     ------
     ValueError
-        For numbers below 1.
+        For numbers below 1, or a dropout that is no share.
 
     Examples
     --------
@@ -67,44 +73,49 @@ class Denoiser(nn.Module):
         blocks: int = 1,
         patch: int = 1,
         *,
+        size: tuple[int, int] | None = None,
+        global_units: int = 512,
+        global_blocks: int = 4,
+        dropout: float = 0.1,
         centre: float = 0.5,
         spread: float = 0.5,
     ):
         super().__init__()
         features = tuple(features)
-        if min(channels, blocks, patch, *features) < 1 or not features or not spread > 0:
+        size = None if size is None else (size[0], size[1])
+        counts = (channels, blocks, patch, *features, global_units, global_blocks, *(size or ()))
+        if min(counts) < 1 or not features or not spread > 0 or not 0 <= dropout < 1:
             raise ValueError(
-                f"channels={channels}, features={features}, blocks={blocks}, patch={patch}, spread={spread}; "
-                "expected at least 1 of each, and a positive spread"
+                f"channels={channels}, features={features}, blocks={blocks}, patch={patch}, size={size}, "
+                f"global_units={global_units}, global_blocks={global_blocks}, dropout={dropout}, spread={spread}; "
+                "expected at least 1 of each, a dropout in [0, 1) and a positive spread"
             )
         self.channels, self.features, self.blocks, self.patch = channels, features, blocks, patch
-        self.centre, self.spread = centre, spread
-        #: Sides of images are multiples of this inside; others are padded and cut again.
-        self.multiple = patch * 2 ** (len(features) - 1)
+        self.size, self.global_units, self.global_blocks = size, global_units, global_blocks
+        self.dropout, self.centre, self.spread = dropout, centre, spread
         width = 4 * features[0]
         self.embedding = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
         # Beside every value of the image its noise level, and what is left of it when it is denoised by itself.
-        self.first = nn.Conv2d(3 * channels * patch**2, features[0], 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        before, kept = features[0], [features[0]]
-        for units in features:
-            for _ in range(blocks):
-                self.down.append(_Block(before, units, width))
-                before = units
-                kept.append(before)
-        self.middle = _Block(before, before, width)
-        for units in reversed(features):
-            for _ in range(blocks):
-                self.up.append(_Block(before + kept.pop(), units, width))
-                before = units
-        head = nn.Conv2d(before, 2 * channels * patch**2, 3, padding=1)
-        nn.init.zeros_(head.weight)  # at first it is the best linear denoiser of a single pixel
-        nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        self.last = nn.Sequential(nn.GroupNorm(_groups(before), before), nn.SiLU(), head)
+        inputs, outputs, self.whole = 3 * channels, 2 * channels, None
+        if size is not None:
+            self.whole = GlobalBranch(
+                inputs,
+                outputs,
+                size,
+                embedding=width,
+                units=global_units,
+                blocks=global_blocks,
+                dropout=dropout,
+            )
+            inputs += outputs  # what the branch says, the convolutions read, and correct
+        # Both begin with nothing to say: at first it is the best linear denoiser of a single pixel.
+        self.near = UNet(inputs, outputs, features, blocks, patch, embedding=width)
+        self.eval()  # whoever draws wants no dropout; the loss asks for it
 
     def configuration(self) -> dict[str, Any]:
         """Return what the network is made with."""
-        names = ("channels", "features", "blocks", "patch", "centre", "spread")
+        of_branch = () if self.size is None else ("size", "global_units", "global_blocks", "dropout")
+        names = ("channels", "features", "blocks", "patch", *of_branch, "centre", "spread")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
@@ -126,6 +137,10 @@ class Denoiser(nn.Module):
         """Return both outputs of the network F, and the factors s and o of the mean: what training compares."""
         if noisy.shape[-3] != self.channels:
             raise InputError(f"image is {describe(noisy)}; the denoiser takes {self.channels} channel(s)")
+        if self.size is not None and noisy.shape[-2:] != self.size:
+            raise InputError(
+                f"image is {describe(noisy)}; the denoiser takes {self.size[0]} x {self.size[1]} pixels"
+            )
         level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
         t = level_of_pixels(noisy, level)
         total = (t.square() + self.spread**2).sqrt()
@@ -137,23 +152,11 @@ class Denoiser(nn.Module):
         return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (skip, out)
 
     def _network(self, images: Tensor, log_level: Tensor) -> Tensor:
-        rows, columns = images.shape[-2:]
-        down, right = -rows % self.multiple, -columns % self.multiple
-        features = F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
         embedded = self.embedding(_waves(log_level))
-        features = self.first(F.pixel_unshuffle(features, self.patch))
-        kept = [features]
-        for index, block in enumerate(self.down):
-            if index and index % self.blocks == 0:
-                features = F.avg_pool2d(features, 2)
-            features = block(features, embedded)
-            kept.append(features)
-        features = self.middle(features, embedded)
-        for index, block in enumerate(self.up):
-            if index and index % self.blocks == 0:
-                features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = block(torch.cat([features, kept.pop()], 1), embedded)
-        return F.pixel_shuffle(self.last(features), self.patch)[..., :rows, :columns]
+        if self.whole is None:
+            return self.near(images, embedded)
+        said = self.whole(images, embedded)
+        return said + self.near(torch.cat([images, said], 1), embedded)
 
 
 def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
@@ -165,27 +168,6 @@ def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
     return level if level.dim() == noisy.dim() else level[..., None, None, None]
 
 
-class _Block(nn.Module):
-    """Two convolutions beside an identity, the noise level entering as a scale and a shift between them."""
-
-    def __init__(self, inputs: int, outputs: int, embedding: int):
-        super().__init__()
-        self.before = nn.GroupNorm(_groups(inputs), inputs)
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.level = nn.Linear(embedding, 2 * outputs)
-        self.between = nn.GroupNorm(_groups(outputs), outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.beside = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, features: Tensor, embedded: Tensor) -> Tensor:
-        """Return features with what the block adds to them."""
-        left = self.first(F.silu(self.before(features)))
-        scale, shift = self.level(embedded)[..., None, None].chunk(2, 1)
-        left = self.second(F.silu(self.between(left) * (1 + scale) + shift))
-        return self.beside(features) + left
-
-
 #: Frequencies that the noise level is told by.
 _WAVES = 16
 
@@ -195,8 +177,3 @@ def _waves(log_level: Tensor) -> Tensor:
     frequency = torch.logspace(-1, 1, _WAVES, device=log_level.device, dtype=log_level.dtype) * math.pi
     angle = log_level[:, None] / 4 * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
-
-
-def _groups(channels: int) -> int:
-    """Return how many groups of about 8 channels there are, evenly."""
-    return next(count for count in range(max(1, channels // 8), 0, -1) if channels % count == 0)

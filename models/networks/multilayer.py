@@ -46,6 +46,9 @@ class MultilayerDecoder(FullyConnectedDecoder):
         shared by all pixels.
     floor
         Smallest pixel scale, in the image's units.
+    scale_factor
+        What scales are multiplied by: above 1 where images that the decoder was not trained on lie further from it
+        than those that it was.
     likelihood
         ``"normal"``, or ``"censored_normal"`` for pixels that are exactly 0 or 1.
 
@@ -67,10 +70,14 @@ class MultilayerDecoder(FullyConnectedDecoder):
         scale_rank: int | None = 64,
         floor: float = 0.03,
         likelihood: str = "normal",
+        scale_factor: float = 1.0,
     ):
         super().__init__(latent, image_shape, widths, likelihood)
+        if not scale_factor > 0:
+            raise ValueError(f"scale_factor={scale_factor}; expected a positive number")
         self.scale_rank = scale_rank
         self.floor = floor
+        self.scale_factor = scale_factor
         if scale_rank is None:
             self.raw_scale = nn.Parameter(torch.tensor(_inverse_softplus(0.1)))
         else:
@@ -84,20 +91,26 @@ class MultilayerDecoder(FullyConnectedDecoder):
             "scale_rank": self.scale_rank,
             "floor": self.floor,
             "likelihood": self.likelihood,
+            "scale_factor": self.scale_factor,
         }
 
     def _scale(self, hidden: Tensor) -> Image:
         if self.scale_rank is None:
-            shape = (*hidden.shape[:-1], *self.image_shape)
-            return (self.floor + F.softplus(self.raw_scale)).expand(shape)
-        return (self.floor + F.softplus(self.scale_head(hidden))).unflatten(-1, self.image_shape)
+            return self.positive(self.raw_scale).expand(*hidden.shape[:-1], *self.image_shape)
+        return self.positive(self.scale_head(hidden)).unflatten(-1, self.image_shape)
+
+    def positive(self, raw: Tensor) -> Tensor:
+        """Return scales of what the last layer says."""
+        return self.scale_factor * (self.floor + F.softplus(raw))
 
     def _restricted_scale(self, pixels: Tensor) -> RestrictedScale:
         if self.scale_rank is None:
-            fixed = (self.floor + F.softplus(self.raw_scale)).detach()
+            fixed = self.positive(self.raw_scale).detach()
             return lambda hidden: (fixed, None)
         narrow, wide = (head.requires_grad_(False) for head in copy.deepcopy(self.scale_head))
         wide.weight, wide.bias = (nn.Parameter(p[pixels], False) for p in (wide.weight, wide.bias))
+        # Once for all calls, and not for each pixel of each.
+        pulled_back = self.scale_factor * wide.weight
 
         def scale_of(hidden: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             """Return scales of the pixels, and their chain rule."""
@@ -105,9 +118,9 @@ class MultilayerDecoder(FullyConnectedDecoder):
 
             def pull_back(slope: Tensor) -> Tensor:
                 """Return the slope in the hidden layer."""
-                return (slope * raw.sigmoid() @ wide.weight) @ narrow.weight
+                return (slope * raw.sigmoid() @ pulled_back) @ narrow.weight
 
-            return F.softplus(raw).add_(self.floor), pull_back
+            return self.positive(raw), pull_back
 
         return scale_of
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import tables
+import torch
 from cases import masks
 from timing import Stopwatch
 
 from posterior_inpainting.inference import catalogue, infer, infer_many
 from posterior_inpainting.inference.evaluation.diversity import diversity
-from posterior_inpainting.inference.evaluation.scores import hidden_draws, pit, score
+from posterior_inpainting.inference.evaluation.scores import flat, hidden_draws, pit, score
 from posterior_inpainting.models import LatentCode, Observation, datasets, pretrained
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -50,46 +51,64 @@ class Cell:
 
     def rows(self, images: Image) -> list[dict[str, float]]:
         """Measure image by image."""
-        first_seen = Observation(images[0], self.mask)
-        chosen = catalogue.build("vae" if self.approach == "before" else self.approach, first_seen)
-        model = LatentCode(pretrained.load(self.before)) if self.approach == "before" else chosen.model
-        method = chosen.method
-        sizes = {"draws": chosen.draws, "chains": chosen.chains, "progress": False}
         found = []
         for first in range(0, len(images), 10):
             some = images[first : first + 10]
-            seen = [Observation(image, self.mask) for image in some]
-            with Stopwatch() as watch:
-                posteriors = (
-                    infer_many(model, seen, method, **sizes)
-                    if method.runs_together
-                    else [infer(model, one, method, **sizes) for one in seen]
-                )
+            model, posteriors, seconds = drawn(self.approach, self.mask, some, self.before)
             for image, posterior in zip(some, posteriors, strict=True):
-                found.append(_figures(posterior, image) | {"seconds": watch.cpu / len(some)})
+                figures = _figures(posterior, image) | _claims_of_seen(model, posterior, image, self.mask)
+                found.append(figures | {"seconds": seconds})
         return found
+
+
+def drawn(
+    approach: str, mask: Mask, images: Image, before: str | None = None
+) -> tuple[Any, list[Any], float]:
+    """Return an approach's model, its posteriors of images behind a mask, and the seconds of a core for each."""
+    seen = [Observation(image, mask) for image in images]
+    chosen = catalogue.build("vae" if approach == "before" else approach, seen[0])
+    model = LatentCode(pretrained.load(before)) if approach == "before" and before else chosen.model
+    sizes = {"draws": chosen.draws, "chains": chosen.chains, "progress": False}
+    with Stopwatch() as watch:
+        posteriors = (
+            infer_many(model, seen, chosen.method, **sizes)
+            if chosen.method.runs_together
+            else [infer(model, one, chosen.method, **sizes) for one in seen]
+        )
+    return model, posteriors, watch.cpu / len(seen)
 
 
 def _figures(posterior: Any, image: Image) -> dict[str, float]:
     all_scores = score(posterior, image)
     shown = {name: all_scores[name] for name in SCORES.values() if name in all_scores}
     apart = diversity(posterior, pairs=1)["diversity (RMSE)"]
-    return shown | {"RMSE between draws": apart} | _claims(posterior, image)
-
-
-def _claims(posterior: Any, image: Image) -> dict[str, float]:
-    """Squared errors over the variances claimed, and the PIT where the image is black."""
     draws, _, truth = hidden_draws(posterior, image)
+    return shown | {"RMSE between draws": apart} | _claims("hidden", draws, truth)
+
+
+def _claims_of_seen(model: Any, posterior: Any, image: Image, mask: Mask) -> dict[str, float]:
+    """Hold seen pixels against what a model of codes says of them; in ``image`` they are as they were seen."""
+    if "z" not in posterior.posterior:
+        return {}
+    codes = torch.as_tensor(flat(posterior, "posterior", "z"))[
+        :: max(1, posterior.posterior.sizes["draw"] // 50)
+    ]
+    draws = model.pixel_law(codes).sample().clamp(0, 1)
+    return _claims("seen", draws[:, mask].numpy(), image[mask].numpy())
+
+
+def _claims(which: str, draws: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Squared errors over the variances claimed, and the PIT where the image is black."""
     ranks, claimed = pit(draws, truth), float(draws.var(0, ddof=1).sum())
     black = ranks[truth == 0]
     return {
-        "chi-square": float(((draws.mean(0) - truth) ** 2).sum()) / claimed if claimed else np.nan,
-        "PIT sd of black": float(np.sqrt(np.mean((black - 0.5) ** 2))) if len(black) else np.nan,
+        f"{which}: chi-square": float(((draws.mean(0) - truth) ** 2).sum()) / claimed if claimed else np.nan,
+        f"{which}: PIT sd of black": float(np.sqrt(np.mean((black - 0.5) ** 2))) if len(black) else np.nan,
     }
 
 
 def _mean(rows: list[dict[str, float]], name: str) -> float:
-    values = [row[name] for row in rows if not np.isnan(row[name])]
+    values = [row[name] for row in rows if not np.isnan(row.get(name, np.nan))]
     return float(np.mean(values)) if values else np.nan
 
 
@@ -125,11 +144,14 @@ def paired(stored: dict[str, list[dict[str, float]]], approaches: list[str]) -> 
 
 
 def black(stored: dict[str, list[dict[str, float]]], approaches: list[str]) -> list[dict[str, Any]]:
-    """What is claimed of hidden pixels, and of black ones among them."""
-    names = ("chi-square", "PIT sd of black")
+    """What is claimed of pixels, and of black ones among them."""
     return [
         {"approach": approach, "mask": mask}
-        | {name: _mean(stored[f"{approach} {mask}"], name) for name in names}
+        | {
+            f"{which}: {name}": _mean(stored[f"{approach} {mask}"], f"{which}: {name}")
+            for which in ("hidden", "seen")
+            for name in ("chi-square", "PIT sd of black")
+        }
         for approach in approaches
         for mask in MASKS
     ]

@@ -21,6 +21,7 @@ from posterior_inpainting.models import (
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
 from posterior_inpainting.models.diffusion import FewStepDecoder
 from posterior_inpainting.models.networks import Denoiser
+from posterior_inpainting.models.networks.global_branch import GlobalBranch
 
 SHAPE = (1, 1, 3)
 
@@ -154,16 +155,58 @@ class TestDenoiser:
         one = network(noisy[1, 2], torch.tensor(0.3))[0]
         torch.testing.assert_close(network(noisy[1], torch.tensor(0.3))[0][2], one, atol=1e-5, rtol=1e-4)
 
-    def test_untrained_it_is_the_best_linear_one(self):
-        network = Denoiser(features=(4,), centre=0.4, spread=0.2)
+    @pytest.mark.parametrize("size", [None, (4, 4)])
+    def test_untrained_it_is_the_best_linear_one(self, size):
+        network = Denoiser(features=(4,), size=size, centre=0.4, spread=0.2)
         noisy = torch.rand(1, 4, 4)
         mean, variance = network(noisy, torch.tensor(0.3))
         share = 0.04 / (0.04 + 0.09)
         torch.testing.assert_close(mean, 0.4 + share * (noisy - 0.4))
         torch.testing.assert_close(variance, torch.full_like(noisy, 0.04 * 0.09 / 0.13))
 
-    def test_saved_and_loaded(self, tmp_path):
-        network = Denoiser(1, (4, 8), 2, 2, centre=0.3, spread=0.4)
+    def test_the_global_branch_sees_from_corner_to_corner(self):
+        torch.manual_seed(0)
+        branch = GlobalBranch(2, 3, (9, 9), embedding=4, units=16, blocks=2)
+        for layer in (branch.last, branch.blocks[0].level, branch.blocks[0].second):
+            torch.nn.init.normal_(layer.weight)
+        images, embedded = torch.rand(1, 2, 9, 9, requires_grad=True), torch.rand(1, 4, requires_grad=True)
+        branch(images, embedded)[0, 0, 8, 8].backward()
+        assert float(images.grad[0, 1, 0, 0].abs()) > 1e-4
+        assert float(embedded.grad.abs().min()) > 1e-4
+
+    def test_with_a_global_branch_of_any_batch(self):
+        torch.manual_seed(0)
+        network = Denoiser(3, (4, 8), patch=2, size=(7, 10), global_units=16, global_blocks=1)
+        torch.nn.init.normal_(network.whole.last.weight)
+        noisy = torch.rand(2, 5, 3, 7, 10)
+        mean, variance = network(noisy, torch.tensor(0.3))
+        assert mean.shape == variance.shape == noisy.shape
+        torch.testing.assert_close(
+            network(noisy[1, 2], torch.tensor(0.3))[0], mean[1, 2], atol=1e-5, rtol=1e-4
+        )
+
+    def test_only_the_loss_drops_units(self):
+        torch.manual_seed(0)
+        network = Denoiser(features=(4,), size=(4, 4), dropout=0.5)
+        for layer in (network.whole.last, network.whole.blocks[0].second):
+            torch.nn.init.normal_(layer.weight)
+        noisy, level = torch.rand(1, 4, 4), torch.tensor(0.3)
+        torch.testing.assert_close(network(noisy, level), network(noisy, level), rtol=0, atol=0)
+        found = []
+
+        def listen(_, given, out):
+            found.append(float((out == 0).float().mean() - (given[0] == 0).float().mean()))
+
+        network.whole.blocks[0].dropout.register_forward_hook(listen)
+        model = DiffusionPrior(network, (1, 4, 4), steps=1)
+        DenoisingScoreMatching().differentiable_loss(model, model.guide, torch.rand(50, 1, 4, 4))
+        network(noisy, level)
+        assert found[0] == pytest.approx(0.5, abs=0.02)
+        assert found[1] == 0
+
+    @pytest.mark.parametrize("size", [None, (8, 8)])
+    def test_saved_and_loaded(self, tmp_path, size):
+        network = Denoiser(1, (4, 8), 2, 2, size=size, centre=0.3, spread=0.4)
         pretrained.save_parts(tmp_path, "", {"denoiser": network})
         model = DiffusionPrior.load(tmp_path, (1, 8, 8), steps=3)
         noisy = torch.rand(2, 1, 8, 8)
@@ -176,6 +219,9 @@ class TestDenoiser:
             (lambda: Denoiser(features=()), "expected at least 1 of each"),
             (lambda: Denoiser(spread=0.0), "a positive spread"),
             (lambda: Denoiser(1)(torch.rand(3, 8, 8), torch.tensor(0.1)), "takes 1 channel"),
+            (lambda: Denoiser(dropout=1.0), "a dropout in \\[0, 1\\)"),
+            (lambda: Denoiser(size=(8, 0)), "expected at least 1 of each"),
+            (lambda: Denoiser(size=(8, 9))(torch.rand(1, 8, 8), torch.tensor(0.1)), "takes 8 x 9 pixels"),
             (lambda: DiffusionPrior(Denoiser(3), (1, 8, 8)), "takes 3 channel"),
             (lambda: DiffusionPrior(Denoiser(), (1, 8, 8), steps=0), "steps=0"),
             (lambda: DiffusionPrior(Denoiser(), (1, 8, 8), noise=0.0), "noise=0.0"),
@@ -183,7 +229,7 @@ class TestDenoiser:
             (lambda: DenoisingScoreMatching(sd_log_level=0.0), "sd_log_level=0.0"),
             (lambda: DenoisingScoreMatching(seen_weight=0.0), "seen_weight=0.0"),
         ],
-        ids=range(9),
+        ids=range(12),
     )
     def test_bad_input(self, make, message):
         with pytest.raises(ValueError, match=message):
@@ -256,7 +302,7 @@ class TestLevelsOfPixels:
     def test_a_network_takes_both(self):
         torch.manual_seed(0)
         network = Denoiser(features=(8, 8))
-        torch.nn.init.normal_(network.last[-1].weight, std=0.1)
+        torch.nn.init.normal_(network.near.last[-1].weight, std=0.1)
         images = torch.rand(3, 1, 8, 8)
         one = network(images, torch.tensor(0.3))[0]
         torch.testing.assert_close(network(images, torch.full((3, 1, 8, 8), 0.3))[0], one)

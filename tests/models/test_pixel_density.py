@@ -30,12 +30,16 @@ def other_prior():
 
 def censored():
     torch.manual_seed(0)
-    return LatentCode(MultilayerDecoder(3, SHAPE, (16, 12), scale_rank=4, likelihood="censored_normal"))
+    return LatentCode(
+        MultilayerDecoder(3, SHAPE, (16, 12), scale_rank=4, likelihood="censored_normal", scale_factor=1.7)
+    )
 
 
 def censored_with_one_scale():
     torch.manual_seed(0)
-    return LatentCode(MultilayerDecoder(3, SHAPE, (16,), scale_rank=None, likelihood="censored_normal"))
+    return LatentCode(
+        MultilayerDecoder(3, SHAPE, (16,), scale_rank=None, likelihood="censored_normal", scale_factor=0.6)
+    )
 
 
 def linear():

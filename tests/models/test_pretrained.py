@@ -95,6 +95,7 @@ def test_card_matches_the_weights(name):
         "scale_rank": recipe.scale_rank,
         "floor": recipe.floor,
         "likelihood": recipe.likelihood,
+        "scale_factor": recipe.scale_factor,
     }
     dataset = "digits" if name.startswith("digits") else "fashion-mnist-samples"
     images = datasets.load(dataset)[:64]
