@@ -246,7 +246,7 @@ BAD = {
         nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "the models of it are vae-amortised, vae",
     ),
     "no warm-up": (nothing, (DIGIT, *SEEN, *FAST, "--warmup", "9"), "Variational does not warm up"),
-    "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "gibbs"), "unknown method 'gibbs'; there are "),
+    "method": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "metropolis"), "unknown method 'metropolis'; there are "),
     "no exact posterior": (nothing, (DIGIT, *SEEN, *FAST[:2], "--method", "exact"), "has no exact posterior"),
     "mask": (nothing, (DIGIT, "--mask", "star:3", *FAST), "unknown mask 'star:3'; there are box:TOP"),
     "mask without numbers": (nothing, (DIGIT, "--mask", "box", *FAST), "expected box:TOP,LEFT"),
@@ -530,7 +530,7 @@ class TestScore:
 
 WRONG = {
     "calibrate, model": (("calibrate", "--model", "dcgan"), "unknown model 'dcgan'"),
-    "calibrate, method": (("calibrate", "--method", "gibbs"), "unknown method 'gibbs'"),
+    "calibrate, method": (("calibrate", "--method", "metropolis"), "unknown method 'metropolis'"),
     "calibrate, mask": (("calibrate", "--mask", "star:3"), "unknown mask 'star:3'"),
     "calibrate, nothing hidden": (("calibrate", "--mask", "scatter:1"), "the mask hides nothing"),
     "calibrate, data sets": (("calibrate", "--datasets", "3"), "datasets=3; expected"),
