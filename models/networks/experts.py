@@ -116,7 +116,7 @@ class Experts(nn.Module):
     def log_experts(self, images: Image) -> Tensor:
         """Return the same without the ridge."""
         each = [
-            log_scale_mixture(responses, weights, self.scales).sum((-3, -2, -1))
+            log_scale_mixture(responses, weights).sum((-3, -2, -1))
             for responses, weights in zip(self.responses(images), self._log_weights(), strict=True)
         ]
         return torch.stack(each).sum(0)
@@ -136,7 +136,7 @@ class Experts(nn.Module):
     def draw_precisions(self, images: Image, generator: Generator) -> list[Tensor]:
         """Draw a component for each response, given the images; return their precisions :math:`1 / s_j^2`."""
         return [
-            _draw_precisions(responses, weights, self.scales, generator)
+            _draw_precisions(responses, weights, generator)
             for responses, weights in zip(self.responses(images), self._log_weights(), strict=True)
         ]
 
@@ -163,36 +163,35 @@ class Experts(nn.Module):
         return self.raw_weights.log_softmax(-1)
 
 
-def log_scale_mixture(responses: Tensor, log_weights: Tensor, scales: Tensor) -> Tensor:
+def log_scale_mixture(responses: Tensor, log_weights: Tensor) -> Tensor:
     """Return log densities of responses ``(n, filter, row, column)`` under the filters' ``(filter, component)``."""
-    best = _largest(responses, log_weights, scales)
-    shares = ((one - best).exp() for one in _terms(responses, log_weights, scales))
+    best = _largest(responses, log_weights)
+    shares = ((one - best).exp() for one in _terms(responses, log_weights))
     return best + functools.reduce(torch.add, shares).log()
 
 
-def _terms(responses: Tensor, log_weights: Tensor, scales: Tensor) -> Iterator[Tensor]:
+def _terms(responses: Tensor, log_weights: Tensor) -> Iterator[Tensor]:
     """Return the logarithm of each component's term, one after another: all at once would be as many images."""
     squares = -0.5 * responses.square()
-    constants = log_weights - scales.log() - 0.5 * math.log(2 * math.pi)
-    for constant, scale in zip(constants.unbind(-1), scales.tolist(), strict=True):
-        yield torch.add(constant[:, None, None], squares, alpha=scale**-2)
+    for number, weights in enumerate(log_weights.unbind(-1)):
+        constant = weights + number * math.log(2) - 0.5 * math.log(2 * math.pi)
+        yield torch.add(constant[:, None, None], squares, alpha=4.0**number)
 
 
 @torch.no_grad()
-def _largest(responses: Tensor, log_weights: Tensor, scales: Tensor) -> Tensor:
-    return functools.reduce(torch.maximum, _terms(responses, log_weights, scales))
+def _largest(responses: Tensor, log_weights: Tensor) -> Tensor:
+    return functools.reduce(torch.maximum, _terms(responses, log_weights))
 
 
-def _draw_precisions(responses: Tensor, log_weights: Tensor, scales: Tensor, generator: Generator) -> Tensor:
+def _draw_precisions(responses: Tensor, log_weights: Tensor, generator: Generator) -> Tensor:
     """Go through the components and change to each with its share of what there was up to it."""
-    best = _largest(responses, log_weights, scales)
+    best = _largest(responses, log_weights)
     total, chosen = torch.zeros_like(responses), torch.zeros_like(responses)
-    terms = _terms(responses, log_weights, scales)
-    for one, scale in zip(terms, scales.tolist(), strict=True):
+    for number, one in enumerate(_terms(responses, log_weights)):
         share = (one - best).exp_()
         total += share
         coin = torch.rand(share.shape, generator=generator, dtype=share.dtype, device=share.device)
-        chosen = torch.where(coin.mul_(total) < share, scale**-2, chosen)
+        chosen = torch.where(coin.mul_(total) < share, 4.0**number, chosen)
     return chosen
 
 
