@@ -55,7 +55,7 @@ _OTHERS = (
         method=ConditionalDiffusion(),
         draws=100,
         chains=1,
-        seconds=10,
+        seconds=6,
         gradients=4_000,
         priors=("fashion-mnist-diffusion",),
     ),
