@@ -210,7 +210,11 @@ CRPS (fair) and coverage are of hidden pixels, the means over images; the 95 % o
 at ties. Chi-square is the sum of squared errors of the predictive mean over the sum of the variances claimed: 1 where
 claims are true on average. The PIT's root mean square about one half is .289 where black pixels are as probable as they
 are. Seconds are of one core. `before` is the decoder that was bundled until its pixels were censored: `git show
-823a1eb:models/networks/weights/fashion-mnist-vae.decoder.safetensors`."""
+823a1eb:models/networks/weights/fashion-mnist-vae.decoder.safetensors`.
+
+![Halves of a sneaker, a shirt and a bag, six draws of each prior](../../docs/priors.png)
+
+*Made by `python tests/benchmarks/priors_pictures.py --before FOLDER`.*"""
 
 if __name__ == "__main__":
     main()
