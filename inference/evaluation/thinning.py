@@ -74,6 +74,11 @@ def independent_draws(
 
 
 def _of_one(drawn: Draws, density: Density, most: int) -> Independent:
+    if missing := set(density.shapes) - set(drawn.latents):
+        raise ValueError(
+            f"the draws keep {', '.join(drawn.latents)} and not {', '.join(sorted(missing))}; "
+            "latents that are not kept cannot be ranked"
+        )
     position = density.unconstrain(drawn.latents, batch=2)
     if drawn.draws_are == "markov":
         return _thinned(position, drawn.stats["lp"], most)
