@@ -159,8 +159,9 @@ class ExpertConditionals(Conditionals):
         return self.experts.log_density(pixels) + seen - constant
 
     def _pixels(self, precisions: list[Tensor], like: Image, generator: Generator) -> Image:
-        def noise(shape: Tensor) -> Tensor:
-            return torch.randn(shape.shape, generator=generator, dtype=like.dtype, device=like.device)
+        def noise(shaped: Tensor) -> Tensor:
+            """Return white noise, shaped as what is given."""
+            return torch.randn(shaped.shape, generator=generator, dtype=like.dtype, device=like.device)
 
         experts, certain = self.experts, self.seen / self.noise**2
         right = experts.adjoint([noise(d) * d.sqrt() for d in precisions], like)

@@ -114,9 +114,18 @@ class Denoiser(nn.Module):
 
     def configuration(self) -> dict[str, Any]:
         """Return what the network is made with."""
-        of_branch = () if self.size is None else ("size", "global_units", "global_blocks", "dropout")
-        names = ("channels", "features", "blocks", "patch", *of_branch, "centre", "spread")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "channels": self.channels,
+            "features": self.features,
+            "blocks": self.blocks,
+            "patch": self.patch,
+            "size": self.size,
+            "global_units": self.global_units,
+            "global_blocks": self.global_blocks,
+            "dropout": self.dropout,
+            "centre": self.centre,
+            "spread": self.spread,
+        }
 
     def forward(self, noisy: Image, level: Tensor) -> tuple[Image, Image]:
         """Return the mean of x given x + level * noise, and its variance in each pixel.

@@ -84,8 +84,15 @@ class Experts(nn.Module):
 
     def configuration(self) -> dict:
         """Return what it is made with."""
-        names = ("channels", "count", "side", "levels", "components", "ridge", "centre")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "channels": self.channels,
+            "count": self.count,
+            "side": self.side,
+            "levels": self.levels,
+            "components": self.components,
+            "ridge": self.ridge,
+            "centre": self.centre,
+        }
 
     @property
     def reach(self) -> int:
