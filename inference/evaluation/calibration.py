@@ -5,7 +5,8 @@ draws have one law, whatever the model. Three readings of the same simulation:
 
 * SBC (Talts et al. 2018): the rank of the truth among the draws is uniform, for each code component, hidden
   pixels, and data-dependent quantities (log likelihood, log joint), without which a posterior that ignores
-  the data would pass (Modrak et al. 2023).
+  the data would pass (Modrak et al. 2023). Where completions are kept in place of many latents, the mean of the
+  hidden pixels stands for the components.
 * TARP (Lemos et al. 2023): so is the share of draws nearer to a random reference point than the truth. The
   reference is the likeliest of 16 draws of the prior, so that it depends on the data, for the same reason.
 * Coverage of hidden pixels by central intervals.
@@ -22,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
+from posterior_inpainting.inference.evaluation.ranked import simulate
 from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.settings import SimulationSettings
-from posterior_inpainting.inference.evaluation.simulated_data import Batch, figures_of_batch, simulate
+from posterior_inpainting.inference.evaluation.simulated_data import Batch, figures_of_batch
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
 from posterior_inpainting.inference.execution import callers_state_kept, check_run
 from posterior_inpainting.inference.streams import Streams
@@ -53,7 +54,8 @@ class Calibration:
     counts
         Independent draws S of each data set, ``(data set,)``.
     truth, reference
-        The code behind each data set, and TARP's reference point, ``(data set, dim)``, unconstrained.
+        The code behind each data set, and TARP's reference point, ``(data set, dim)``, unconstrained; completions
+        where draws keep those instead.
     draws
         Thinned draws ``(data set, draw, dim)``, NaN beyond a data set's S.
     covered
@@ -172,26 +174,14 @@ def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any)
         for start in range(0, given.datasets, given.batch):
             some = Batch.of(simulated[start : start + given.batch], mask)
             plan = Plan(given.draws, given.chains, streams.child("batch", start))
-            rows += figures_of_batch(Problem(model, guide=model.guide), method, some, chosen, plan)
+            quantities, found = figures_of_batch(
+                Problem(model, guide=model.guide), method, some, chosen, plan
+            )
+            rows += found
             bar.update(len(some))
-    names = _names(simulated[0][1], hidden[chosen])
+    names = (*quantities, *(f"pixel {tuple(pixel)}" for pixel in hidden[chosen].tolist()))
     figures = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return Calibration(type(model).__name__, method.label, names, **figures, seed=given.seed)
-
-
-def _names(latents: dict[str, Tensor], pixels: Tensor) -> tuple[str, ...]:
-    """Name the test quantities in the order of their ranks."""
-    components = [
-        f"{name}[{i}]" if value.numel() > 1 else name
-        for name, value in latents.items()
-        for i in range(value.numel())
-    ]
-    return (
-        *components,
-        "log likelihood",
-        "log joint",
-        *(f"pixel {tuple(pixel)}" for pixel in pixels.tolist()),
-    )
 
 
 def sbc(model: ImageModel, method: Method, *, level: float = 0.95, **settings: Any) -> Uniformity:

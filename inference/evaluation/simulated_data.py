@@ -7,37 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
-from posterior_inpainting.inference.density.tracing import latent_sites, plate_nesting
+from posterior_inpainting.inference.density.tracing import plate_nesting
 from posterior_inpainting.inference.evaluation.scores import LEVELS, in_the_middle
 from posterior_inpainting.inference.evaluation.thinning import independent_draws
 from posterior_inpainting.inference.results.convert import pixels_of_draws
-from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["MOST", "Batch", "figures_of_batch", "simulate"]
+__all__ = ["MOST", "Batch", "figures_of_batch"]
 
 #: Draws ranked among: more would sharpen nothing, as the truths are few.
 MOST = 127
 _REFERENCES = 16
-
-
-def simulate(model: ImageModel) -> tuple[Image, dict[str, Tensor]]:
-    """Draw an image and the latents behind it.
-
-    >>> from posterior_inpainting.models import LatentCode, pretrained
-    >>> image, latents = simulate(LatentCode(pretrained.load("digits-vae-2d")))
-    >>> tuple(image.shape), list(latents)
-    ((1, 8, 8), ['z'])
-    """
-    with torch.no_grad():
-        trace = poutine.trace(model).get_trace()
-    latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace) if name != "image"}
-    return trace.nodes["image"]["value"], latents
 
 
 @dataclass(frozen=True)
@@ -75,7 +59,7 @@ class Batch:
 
 def figures_of_batch(
     problem: Problem, method: Method, batch: Batch, chosen: Tensor, plan: Plan
-) -> list[dict[str, Any]]:
+) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Draw and rank some data sets.
 
     Parameters
@@ -93,31 +77,32 @@ def figures_of_batch(
 
     Returns
     -------
-    list of dict
-        One a data set: ``ranks``, ``counts``, ``truth``, ``reference``, ``draws``, ``covered``, ``rhat``,
-        each as a row of ``Calibration``.
+    tuple of str, list of dict
+        Names of what is ranked before the pixels; one row a data set: ``ranks``, ``counts``, ``truth``, ``reference``,
+        ``draws``, ``covered``, ``rhat``, each as a row of ``Calibration``.
     """
     together = replace(problem, args=(batch.images, batch.mask.expand(batch.images.shape)))
-    density, found = independent_draws(together, len(batch), method, plan, MOST)
-    truth = torch.stack([density.unconstrain(latents) for latents in batch.latents])
-    padded = truth.new_full((len(batch), MOST, density.dim), torch.nan)
+    space, found = independent_draws(together, len(batch), method, plan, MOST)
+    with torch.no_grad():
+        truth = torch.stack([space.truth(latents) for latents in batch.latents])
+    padded = truth.new_full((len(batch), MOST, space.dim), torch.nan)
     for row, one in zip(padded, found, strict=True):
         row[: len(one.position)] = one.position
     with plan.streams.seeded("references"), torch.no_grad():
         # The likeliest of a few prior draws depends on the data and not on the truth.
-        candidates = density.draw_prior(len(batch) * _REFERENCES).reshape(len(batch), _REFERENCES, -1)
-        best = density(candidates)[1].argmax(1)
-        prior, likelihood = density(torch.cat([truth.unsqueeze(1), padded.nan_to_num(0.0)], 1))
-    densities = torch.stack([likelihood, prior + likelihood], -1).cpu().numpy()
+        candidates = space.prior(len(batch), _REFERENCES)
+        best = space.densities(candidates)[..., 0].argmax(1)
+        densities = space.densities(torch.cat([truth.unsqueeze(1), padded.nan_to_num(0.0)], 1)).cpu().numpy()
     random = plan.streams.numpy("ties")
     rows = []
     for i, one in enumerate(found):
-        place, count = truth[i].cpu().numpy(), len(one.position)
+        count = len(one.position)
         with plan.streams.seeded("pixel noise", i):
-            hidden = _ranks_of_pixels(problem, batch, i, density.constrain(one.position), random)
+            hidden = _ranks_of_pixels(problem, batch, i, space.kept(one.position), random)
         u = (hidden + random.random(hidden.shape)) / (count + 1)
+        drawn, true = (space.components(points).cpu().numpy() for points in (one.position, truth[i]))
         ranks = (
-            _rank(one.position.cpu().numpy(), place, random),
+            _rank(drawn, true, random),
             _rank(densities[i, 1 : 1 + count], densities[i, 0], random),
             hidden[chosen],
         )
@@ -125,14 +110,14 @@ def figures_of_batch(
             {
                 "ranks": np.concatenate(ranks),
                 "counts": count,
-                "truth": place,
+                "truth": truth[i].cpu().numpy(),
                 "reference": candidates[i, best[i]].cpu().numpy(),
                 "draws": padded[i].cpu().numpy(),
                 "covered": np.array([in_the_middle(u, level).mean() for level in LEVELS]),
                 "rhat": one.rhat,
             }
         )
-    return rows
+    return space.names(batch.latents[0]), rows
 
 
 def _ranks_of_pixels(

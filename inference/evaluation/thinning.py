@@ -18,17 +18,19 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
-from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
+from posterior_inpainting.inference.evaluation.ranked import Ranked, ranked
 from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
 
 __all__ = ["Independent", "independent_draws"]
 
+#: Statistics of which a chain has one: the log density, or that of what was seen where the prior's is not known.
+_DENSITIES = ("lp", "log_likelihood_of_seen")
+
 
 @dataclass(frozen=True)
 class Independent:
-    """Unconstrained draws ``(draw, dim)`` of one posterior, and the split R-hat they had (NaN if not Markov)."""
+    """Draws ``(draw, dim)`` of one posterior as points, and the split R-hat they had (NaN if not Markov)."""
 
     position: Tensor
     rhat: float
@@ -36,7 +38,7 @@ class Independent:
 
 def independent_draws(
     problem: Problem, groups: int, method: Method, plan: Plan, most: int
-) -> tuple[Density, list[Independent]]:
+) -> tuple[Ranked, list[Independent]]:
     """Draw from the posterior of every image, and thin.
 
     Parameters
@@ -52,8 +54,8 @@ def independent_draws(
 
     Returns
     -------
-    Density, list of Independent
-        The density of all images as groups, and the draws of each.
+    Ranked, list of Independent
+        What is ranked of the draws, with all images as groups, and the draws of each.
 
     Raises
     ------
@@ -62,7 +64,6 @@ def independent_draws(
     KeyboardInterrupt, BudgetSpentError
         For a run that was ended early.
     """
-    density = Potential(problem, groups=groups)
     if method.runs_together:
         runs = method.run_together(problem, groups, plan)
     else:
@@ -70,18 +71,15 @@ def independent_draws(
         runs = [method.run(one, plan.part("image", image)) for image, one in enumerate(ones)]
     for run in runs:  # half of a simulation is no simulation
         go_on_only_if_whole(run.attrs)
-    return density, [_of_one(run, density, most) for run in runs]
+    space = ranked(problem, groups, runs[0])
+    return space, [_of_one(run, space, most) for run in runs]
 
 
-def _of_one(drawn: Draws, density: Density, most: int) -> Independent:
-    if missing := set(density.shapes) - set(drawn.latents):
-        raise ValueError(
-            f"the draws keep {', '.join(drawn.latents)} and not {', '.join(sorted(missing))}; "
-            "latents that are not kept cannot be ranked"
-        )
-    position = density.unconstrain(drawn.latents, batch=2)
+def _of_one(drawn: Draws, space: Ranked, most: int) -> Independent:
+    position = space.points(drawn.latents, 2)
     if drawn.draws_are == "markov":
-        return _thinned(position, drawn.stats["lp"], most)
+        density = next(drawn.stats[name] for name in _DENSITIES if name in drawn.stats)
+        return _thinned(position, density, most)
     flat = position.flatten(0, 1)
     if drawn.draws_are == "independent":
         return Independent(flat[:most], math.nan)
@@ -90,12 +88,12 @@ def _of_one(drawn: Draws, density: Density, most: int) -> Independent:
     raise ValueError(f"the draws are {drawn.draws_are}; expected draws of a posterior")
 
 
-def _thinned(position: Tensor, lp: Tensor, most: int) -> Independent:
+def _thinned(position: Tensor, density: Tensor, most: int) -> Independent:
     """Thin Markov draws ``(chain, draw, dim)`` by their longest autocorrelation time, from the end."""
     # A divergent chain is far from any truth, but finite, so that ranks and pixels can be computed.
     position = position.nan_to_num(1e6, 1e6, -1e6).clamp(-1e6, 1e6)
     squares = (position - position.mean((0, 1))).square()
-    tau, _ = autocorrelation_time(torch.cat([position, squares, lp.unsqueeze(-1)], -1))
+    tau, _ = autocorrelation_time(torch.cat([position, squares, density.unsqueeze(-1)], -1))
     half = position.shape[1] // 2
     _, rhat = autocorrelation_time(torch.cat([position[:, :half], position[:, -half:]]) if half else position)
     step = max(1, math.ceil(float(tau.max())))

@@ -14,7 +14,9 @@ from posterior_inpainting.inference import (
     MAP,
     ULA,
     ChEES,
+    DiffPIR,
     Exact,
+    NoiseMatchedGibbs,
     ParallelTempering,
     TemperedSMC,
     Variational,
@@ -28,7 +30,7 @@ from posterior_inpainting.inference.evaluation.calibration_plots import rank_ecd
 from posterior_inpainting.inference.evaluation.held_out import score_real, summary
 from posterior_inpainting.inference.evaluation.uniformity import uniformity
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models import Observation, datasets, observations
+from posterior_inpainting.models import MixtureField, Observation, datasets, observations
 
 QUIET = {"mask": HALF, "progress": False}
 
@@ -189,6 +191,57 @@ class TestWrongPosteriorsFail:
         found = calibrate(digits_model, Variational(), datasets=150, draws=127, chains=1, **QUIET)
         assert not found.sbc().inside_band
         assert not found.tarp().inside_band
+
+
+@dataclasses.dataclass(frozen=True)
+class Widened(Method):
+    """Completions of a `MixtureField` of one Gaussian, their exact posterior widened."""
+
+    scale: float
+    draws_are: DrawsAre = "independent"
+
+    def run(self, problem, plan):
+        with plan.streams.seeded("made"):
+            law = problem.model.exact_posterior(*problem.args)
+            pixels = law.mean + self.scale * (law.sample((plan.chains, plan.draws)) - law.mean)
+        kept = problem.model.kept({"pixels": pixels})
+        return Draws(kept, {"lp": torch.zeros(pixels.shape[:2])}, self.draws_are, {"gradient_evaluations": 0})
+
+
+class TestCompletionsAreRanked:
+    """Where a model keeps completions in place of latents."""
+
+    SETTINGS: ClassVar = {"datasets": 100, "draws": 63, "chains": 1, **QUIET}
+
+    @pytest.fixture
+    def field(self):
+        return MixtureField.fit(datasets.load("digits", split="train"), components=1)
+
+    @pytest.mark.parametrize(
+        ("method", "chains"),
+        [(Exact(), 1), (NoiseMatchedGibbs(steps=None, warmup=10), 7)],
+        ids=["Exact", "NoiseMatchedGibbs"],
+    )
+    def test_right_ones_pass(self, field, method, chains):
+        settings = self.SETTINGS | {"chains": chains, "draws": 63 // chains}
+        found = calibrate(field, method, **settings)
+        assert found.names[:2] == ("mean of hidden pixels", "log likelihood")
+        assert found.sbc().pvalue > RARE, found.sbc().outside
+        assert found.tarp().pvalue > RARE
+        assert (found.coverage()["p"] > RARE).all()
+
+    @pytest.mark.parametrize("scale", [0.6, 1.6])
+    def test_wrong_ones_fail(self, field, scale):
+        found = calibrate(field, Widened(scale), **self.SETTINGS)
+        assert found.sbc().pvalue < RARE
+        assert found.tarp().pvalue < 0.01
+
+    def test_the_exact_ones_by_the_same_code_pass(self, field):
+        assert calibrate(field, Widened(1.0), **self.SETTINGS).sbc().pvalue > RARE
+
+    def test_an_approximate_method_fails(self, field):
+        found = calibrate(field, DiffPIR(), **self.SETTINGS)
+        assert found.sbc().pvalue < RARE
 
 
 class TestCalibration:
