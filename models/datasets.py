@@ -1,8 +1,8 @@
 """Images to train on and to complete, each as one float tensor ``(n, channel, row, column)`` in [0, 1].
 
-``fashion-mnist-samples`` travels with the package; ``digits`` and ``natural`` come with scikit-learn
-and scikit-image; ``mnist`` and ``fashion-mnist`` are read from a folder of IDX files, from Debian's
-``dataset-fashion-mnist``, or fetched once from openml.org where there is a network.
+``fashion-mnist-samples`` travels with the package; ``digits`` and ``natural`` come with scikit-learn and scikit-image;
+``photographs`` with Debian's ``lomiri-wallpapers-16.04``; ``mnist`` and ``fashion-mnist`` are read from a folder of IDX
+files, from Debian's ``dataset-fashion-mnist``, or fetched once from openml.org where there is a network.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from posterior_inpainting.models.images import photographs
 from posterior_inpainting.models.shapes import Image
 
 __all__ = ["NAMES", "labels", "load", "patches", "read_idx"]
 
 _DEBIAN = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
 _OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}
-_PHOTOGRAPHS = {
-    "train": ("coffee.png", "chelsea.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png"),
-    "test": ("astronaut.png", "rocket.jpg", "retina.jpg"),
-}
 
 
 def load(name: str, split: str = "test", root: str | Path | None = None) -> Image:
@@ -39,12 +36,14 @@ def load(name: str, split: str = "test", root: str | Path | None = None) -> Imag
     name
         ``"digits"`` (1797 of 1x8x8, the last 297 are the test split), ``"mnist"`` or
         ``"fashion-mnist"`` (60,000 and 10,000 of 1x28x28), ``"natural"`` (scikit-image photographs,
-        centre square as 3x256x256), ``"fashion-mnist-samples"`` (the first 64 test images, shipped with the package;
-        test split only).
+        centre square as 3x256x256), ``"photographs"`` (squares of 3x128x128 of photographs under free licences; the
+        test split is eight others, of scikit-image and scikit-learn, as 3x256x256), ``"fashion-mnist-samples"`` (the
+        first 64 test images, shipped with the package; test split only).
     split
         ``"train"`` or ``"test"``.
     root
-        Folder with the IDX files of ``mnist`` or ``fashion-mnist``, as they are or gzipped.
+        Folder with the IDX files of ``mnist`` or ``fashion-mnist``, as they are or gzipped, or with the files of
+        ``photographs``.
 
     Returns
     -------
@@ -172,22 +171,6 @@ def _fetch(name: str, split: str) -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(np.asarray(table.target[part], np.int64))
 
 
-def _natural(split: str) -> Image:
-    import skimage
-    from skimage.io import imread
-    from skimage.transform import resize
-
-    folder = Path(skimage.__file__).parent / "data"
-    squares = []
-    for file in _PHOTOGRAPHS[split]:
-        photograph = imread(folder / file)[..., :3]
-        side = min(photograph.shape[:2])
-        top, left = ((extent - side) // 2 for extent in photograph.shape[:2])
-        square = resize(photograph[top : top + side, left : left + side], (256, 256), anti_aliasing=True)
-        squares.append(torch.from_numpy(square).float().permute(2, 0, 1).clamp(0, 1))
-    return torch.stack(squares)
-
-
 def _samples(split: str) -> Image:
     if split != "test":
         raise ValueError(f"fashion-mnist-samples has a test split only; split={split!r} was given")
@@ -200,7 +183,10 @@ _LOADERS: dict[str, Callable[[str, str | Path | None], Image]] = {
     "fashion-mnist": lambda split, root: _images_and_labels("fashion-mnist", split, root)[0],
     "fashion-mnist-samples": lambda split, root: _samples(split),
     "mnist": lambda split, root: _images_and_labels("mnist", split, root)[0],
-    "natural": lambda split, root: _natural(split),
+    "natural": lambda split, root: photographs.natural(split),
+    "photographs": lambda split, root: (
+        photographs.squares(root) if split == "train" else photographs.held_out()
+    ),
 }
 NAMES = tuple(_LOADERS)
 

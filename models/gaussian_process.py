@@ -21,14 +21,10 @@ from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding
+from posterior_inpainting.models.fields.completed_field import ConjugateGradients
 from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS, best_fit
 from posterior_inpainting.models.fields.matheron import WhitePosterior
-from posterior_inpainting.models.fields.seen_covariance import (
-    Cholesky,
-    ConjugateGradients,
-    SeenCovariance,
-    mixed,
-)
+from posterior_inpainting.models.fields.seen_covariance import Cholesky, SeenCovariance, mixed
 from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_part
@@ -59,7 +55,7 @@ class GaussianProcess(ImageModel):
     dense_limit
         Largest number of seen values (pixels times channels) that are solved by Cholesky factorisation.
     tolerance
-        Largest relative residual of conjugate gradients beyond; a larger one is faster where noise is tiny.
+        Largest relative residual of conjugate gradients beyond.
 
     Raises
     ------
@@ -89,7 +85,7 @@ class GaussianProcess(ImageModel):
         covariance: float | Tensor = 0.1,
         noise: float | Tensor = 0.05,
         dense_limit: int = 6144,
-        tolerance: float = 1e-4,
+        tolerance: float = 3e-6,
     ):
         super().__init__()
         channels, rows, columns = image_shape

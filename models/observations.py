@@ -226,8 +226,8 @@ def channels(shape: ImageShape, keep: int | Sequence[int]) -> Mask:
 def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     """Return a bank ``(count, channel, row, column)`` of masks of every kind, to train encoders on.
 
-    A tenth shows everything; the others are boxes, halves, scatters (1 to 90 % seen), strokes, blobs
-    and grids in equal parts.
+    A tenth shows everything; the others are boxes, halves, scatters (1 to 90 % seen), strokes, blobs, grids and, of
+    colours, single channels in equal parts.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
     >>> tuple(random_masks((1, 28, 28), count=10).shape)
     (10, 1, 28, 28)
     """
-    _, rows, columns = check_shape(shape)
+    colours, rows, columns = check_shape(shape)
     least = min(rows, columns)
     generator = as_generator(seed)
 
@@ -258,7 +258,7 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
         """Draw a mask."""
         if integer(0, 9) == 0:
             return _everything(shape)
-        kind = integer(0, 5)
+        kind = integer(0, 5 if colours == 1 else 6)
         if kind == 0:
             height, width = (integer(max(1, side // 4), max(1, side - 1)) for side in (rows, columns))
             return box(shape, integer(0, rows - height), integer(0, columns - width), height, width)
@@ -270,7 +270,9 @@ def random_masks(shape: ImageShape, count: int, seed: int = 0) -> Mask:
             return strokes(shape, integer(1, 6), integer(1, max(1, least // 7)), generator)
         if kind == 4:
             return blobs(shape, integer(1, 6), generator)
-        return grid(shape, integer(min(2, least), min(4, least)))
+        if kind == 5:
+            return grid(shape, integer(min(2, least), min(4, least)))
+        return channels(shape, integer(0, colours - 1))
 
     return torch.stack([one() for _ in range(count)])
 

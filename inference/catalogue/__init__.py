@@ -8,7 +8,14 @@ from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.catalogue.entry import Entry, Given, written
 from posterior_inpainting.inference.catalogue.masks import MASKS, MaskEntry, mask
 from posterior_inpainting.inference.catalogue.methods import METHODS, MethodEntry, method
-from posterior_inpainting.inference.catalogue.models import APPROACHES, MODELS, approach, build, entry
+from posterior_inpainting.inference.catalogue.models import (
+    APPROACHES,
+    MODELS,
+    approach,
+    build,
+    entry,
+    fitting,
+)
 from posterior_inpainting.inference.catalogue.priors import PRIORS, PriorEntry
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "approach",
     "build",
     "entry",
+    "fitting",
     "mask",
     "method",
     "written",

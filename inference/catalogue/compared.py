@@ -7,6 +7,7 @@ from functools import partial
 from posterior_inpainting.inference.catalogue import making
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.optimum import MAP
@@ -187,5 +188,41 @@ COMPARED = (
         seconds=1,
         gradients=14_000,
         priors=("fashion-mnist-pluralistic-joint",),
+    ),
+    Entry(
+        name="nearest-5",
+        random="which of the 5 training images nearest on the seen pixels: no posterior, the yardstick of priors",
+        source="after Hays & Efros 2007",
+        make=partial(making.nearest, 5),
+        method=Exact(),
+        draws=5,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        made_from="data",
+    ),
+    Entry(
+        name="nearest-20",
+        random="which of the 20 nearest",
+        source="after Hays & Efros 2007",
+        make=partial(making.nearest, 20),
+        method=Exact(),
+        draws=20,
+        chains=1,
+        seconds=1,
+        gradients=0,
+        made_from="data",
+    ),
+    Entry(
+        name="fashion-mnist-diffusion",
+        random="pixels: a reverse diffusion from noise to image",
+        source="Ho et al. 2020",
+        make=partial(making.diffusion, "fashion-mnist-diffusion"),
+        method=ConditionalDiffusion(),
+        draws=100,
+        chains=1,
+        seconds=6,
+        gradients=4_000,
+        priors=("fashion-mnist-diffusion",),
     ),
 )

@@ -41,8 +41,8 @@ def code(prior: str, given: Given) -> ImageModel:
 
 
 def diffusion(prior: str, given: Given) -> ImageModel:
-    """Load a bundled denoiser as a prior."""
-    return DiffusionPrior.load(prior, noise=0.02, lowest=0.005)
+    """Load a bundled denoiser as a prior, of as many steps as its method takes."""
+    return DiffusionPrior.load(prior, steps=40, noise=0.02, lowest=0.005)
 
 
 def yeh(given: Given) -> ImageModel:

@@ -11,54 +11,18 @@ from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.inference.methods.chees import ChEES
-from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.optimum import MAP
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.shapes import ImageShape
 
-__all__ = ["APPROACHES", "MODELS", "approach", "build", "entry"]
+__all__ = ["APPROACHES", "MODELS", "approach", "build", "entry", "fitting"]
 
 #: Beside those that are compared.
 _OTHERS = (
-    Entry(
-        name="nearest-5",
-        random="which of the 5 training images nearest on the seen pixels: no posterior, the yardstick of priors",
-        source="after Hays & Efros 2007",
-        make=partial(making.nearest, 5),
-        method=Exact(),
-        draws=5,
-        chains=1,
-        seconds=1,
-        gradients=0,
-        made_from="data",
-    ),
-    Entry(
-        name="nearest-20",
-        random="which of the 20 nearest",
-        source="after Hays & Efros 2007",
-        make=partial(making.nearest, 20),
-        method=Exact(),
-        draws=20,
-        chains=1,
-        seconds=1,
-        gradients=0,
-        made_from="data",
-    ),
-    Entry(
-        name="fashion-mnist-diffusion",
-        random="pixels: a reverse diffusion from noise to image",
-        source="Ho et al. 2020",
-        make=partial(making.diffusion, "fashion-mnist-diffusion"),
-        method=ConditionalDiffusion(),
-        draws=100,
-        chains=1,
-        seconds=6,
-        gradients=4_000,
-        priors=("fashion-mnist-diffusion",),
-    ),
     Entry(
         name="pixel-constrained-binary",
         random="hidden pixels, one after another, black or white",
@@ -188,6 +152,18 @@ def entry(name: str) -> Entry:
             f"{name!r} is a bundled prior, and no model; the models of it are {', '.join(users)}"
         )
     raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+
+
+def fitting(shape: ImageShape) -> tuple[str, str]:
+    """Return the model for images of a shape where none is named, and why it is that one.
+
+    >>> fitting((3, 480, 640))
+    ('gaussian-process', 'fitted to the seen pixels, as the image is 3 x 480 x 640')
+    """
+    size = " x ".join(map(str, shape))
+    if tuple(shape) == MODELS["vae"].shape:
+        return "vae", f"a prior of Fashion-MNIST, as the image is {size}"
+    return "gaussian-process", f"fitted to the seen pixels, as the image is {size}"
 
 
 def approach(name: str, root: str | Path | None = None) -> Approach:

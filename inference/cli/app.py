@@ -42,12 +42,14 @@ def check_folder(out: Path) -> None:
         raise ValueError(f"--out {out} is a file; expected a folder")
 
 
-def write_all(out: Path, writers: dict[str, Callable[[Path], Any]]) -> None:
-    """Write every file of a result, or none."""
+def write_all(out: Path, writers: dict[str, Callable[[Path], Any]], replaced: str | None = None) -> None:
+    """Write every file of a result, or none; files of an earlier one, by a pattern, are removed then."""
     with tempfile.TemporaryDirectory() as folder:
         for name, write in writers.items():
             write(Path(folder) / name)
         out.mkdir(parents=True, exist_ok=True)
+        for old in out.glob(replaced) if replaced is not None else ():
+            old.unlink()
         for name in writers:
             shutil.move(Path(folder) / name, out / name)
 

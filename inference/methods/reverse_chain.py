@@ -19,8 +19,8 @@ from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
 
 __all__ = ["ReverseChain", "Step"]
 
-#: Images that are denoised at once.
-_BATCH = 512
+#: Images that are denoised at once, and their values: what a network makes of them on the way is larger.
+_IMAGES, _VALUES = 512, 2**19
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,9 @@ class _Chains(Process):
         """Go down one level."""
         now, following = self.levels[self.iteration], self.levels[self.iteration + 1]
         parts = []
-        for first in range(0, self.count, _BATCH):
-            rows = slice(first, first + _BATCH)
+        together = max(1, min(_IMAGES, _VALUES // self.images[0].numel()))
+        for first in range(0, self.count, together):
+            rows = slice(first, first + together)
             target, seen = (part if len(part) == 1 else part[rows] for part in (self.target, self.seen))
             one = Step(self.density, self.images[rows], now, following, target, seen, self._generator)
             parts.append(self.method.step(one).detach())

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from posterior_inpainting.inference.recipes.model_card import figures_table
+from posterior_inpainting.inference.recipes.patches import attribution, varied_patches
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
 from posterior_inpainting.inference.training.denoising_score_matching import DenoisingScoreMatching
 from posterior_inpainting.inference.training.schedule import Schedule
@@ -27,7 +28,10 @@ class DenoiserRecipe(DatasetRecipe):
     Parameters
     ----------
     features, blocks, patch, global_units, global_blocks, dropout
-        As for ``Denoiser``; its size, centre and spread are those of the training images.
+        As for ``Denoiser``; its centre and spread are those of the training images, and its size unless there are
+        patches.
+    patches
+        Side and number of the patches that it is trained on, for images of any size; ``None`` for whole images.
     mean_log_level, sd_log_level, whole
         As for ``DenoisingScoreMatching``.
     averaging
@@ -40,6 +44,7 @@ class DenoiserRecipe(DatasetRecipe):
     global_units: int = 512
     global_blocks: int = 4
     dropout: float = 0.1
+    patches: tuple[int, int] | None = None
     mean_log_level: float = -0.5
     sd_log_level: float = 1.6
     whole: float = 0.15
@@ -53,7 +58,7 @@ class DenoiserRecipe(DatasetRecipe):
                 self.features,
                 self.blocks,
                 self.patch,
-                size=(images.shape[2], images.shape[3]),
+                size=None if self.patches else (images.shape[2], images.shape[3]),
                 global_units=self.global_units,
                 global_blocks=self.global_blocks,
                 dropout=self.dropout,
@@ -67,12 +72,15 @@ class DenoiserRecipe(DatasetRecipe):
 
     def fit(self, images: Image, progress: bool = True) -> Denoiser:
         """Train by denoising score matching."""
+        if self.patches is not None:
+            images = varied_patches(images, *self.patches, self.streams)
         network = self.network(images)
         model = DiffusionPrior(network, tuple(images.shape[1:]), steps=1)
         loss = DenoisingScoreMatching(
             self.mean_log_level, self.sd_log_level, whole=self.whole, low_precision=True
         )
-        masks = observations.random_masks(model.image_shape, 20_000, self.streams.number("masks"))
+        count = min(20_000, 4 * len(images))
+        masks = observations.random_masks(model.image_shape, count, self.streams.number("masks"))
         train(model, model.guide, images, masks=masks, loss=loss, schedule=self.schedule(progress))
         return network.requires_grad_(False).eval()
 
@@ -94,14 +102,26 @@ class DenoiserRecipe(DatasetRecipe):
                 "image given the image under noise of any level.\n"
                 f'`DiffusionPrior.load("{name}")` makes the model of it.'
             ),
-            trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
+            trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self._cut()}",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
-            limits=_LIMITS,
+            limits=_LIMITS[self.dataset],
+            remark=attribution() if self.dataset == "photographs" else "",
         )
 
+    def _cut(self) -> str:
+        if self.patches is None:
+            return ""
+        side, count = self.patches
+        return f", of which {count:,} patches of {side} x {side} pixels were cut, turned, mirrored and lit"
 
-_LIMITS = """\
-It knows 28 x 28 images of clothes only."""
+
+#: By data set: what a denoiser of it is not good at.
+_LIMITS = {
+    "fashion-mnist": "It knows 28 x 28 images of clothes only.",
+    "photographs": """\
+It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It takes images of
+any size, in colour.""",
+}
 
 
 def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[str, str]:

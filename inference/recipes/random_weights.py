@@ -26,6 +26,7 @@ from posterior_inpainting.models.bayesian_decoder import (
     decode_with,
     posterior_scales_of,
 )
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.random_weights.layers import BayesianModule
 from posterior_inpainting.models.random_weights.weight_priors import FanIn
@@ -101,6 +102,8 @@ class DecoderRecipe(RandomWeightRecipe):
         The bundled set whose decoder and encoder it starts from.
     encoder_epochs
         Passes over masked images, of the encoder alone and under the mean weights.
+    scale_factor
+        What the decoder's scales are multiplied by once it is trained, as for ``AutoencoderRecipe``.
     """
 
     about: ClassVar[str] = "A decoder f(z) with pixel scale sigma(z) and a masked-input encoder q(z | x~)"
@@ -108,10 +111,12 @@ class DecoderRecipe(RandomWeightRecipe):
     start: str
     epochs: int = 14
     encoder_epochs: int = 4
+    scale_factor: float = 1.0
 
     def fit(self, images: Image, progress: bool = True) -> BayesianDecoder:
         """Train by the recipe."""
         start: Any = pretrained.load(self.start)
+        start.scale_factor = 1.0  # what is multiplied afterwards is learnt first
         model = BayesianDecoder(
             start,
             start.encoder,
@@ -121,6 +126,8 @@ class DecoderRecipe(RandomWeightRecipe):
         )
         train(model, model.guide, images, loss=BayesByBackprop(), schedule=self.schedule(progress))
         model.eval()
+        mean: Any = model.decoder.mean
+        mean.scale_factor = self.scale_factor
         completion = LatentCode(model.decoder.mean, encoder=model.encoder)
         schedule = self.schedule(progress, self.encoder_epochs)
         train(completion, completion.guide, images, masks=self.bank(images), schedule=schedule)
@@ -194,7 +201,9 @@ class CompletionRecipe(RandomWeightRecipe):
 
 
 RANDOM_WEIGHT_RECIPES: dict[str, RandomWeightRecipe] = {
-    "fashion-mnist-bayesian-decoder": DecoderRecipe(dataset="fashion-mnist", start="fashion-mnist-vae"),
+    "fashion-mnist-bayesian-decoder": DecoderRecipe(
+        dataset="fashion-mnist", held_back=5_000, start="fashion-mnist-vae", scale_factor=1.4
+    ),
     "fashion-mnist-bayesian-completion": CompletionRecipe(dataset="fashion-mnist"),
 }
 
@@ -221,9 +230,14 @@ def _decoder_figures(model: BayesianDecoder, images: Image) -> dict[str, str]:
     with torch.no_grad():
         z = model.encoder(images, whole)[0]
         weights = model.decoder.draw_weights(8)
-        means, scales = decode_with(model.decoder, weights, z.expand(8, *z.shape))
-        centre = model.decoder.mean(z)
-        log_likelihood = torch.distributions.Normal(means, scales).log_prob(images).sum((-3, -2, -1))
+        mean: Any = model.decoder.mean
+        pixels = likelihood_of(mean)
+        of_draws, centre = (
+            pixels(*decode_with(model.decoder, weights, z.expand(8, *z.shape))),
+            pixels(*mean.mean_and_scale(z)).mean,
+        )
+        means, scales = of_draws.mean, of_draws.stddev
+        log_likelihood = of_draws.log_prob(images).sum((-3, -2, -1))
     return {
         "ELBO under the mean weights, nats an image": f"{found.elbo:.1f}",
         f"importance-weighted bound under the mean weights, {found.samples} samples, nats an image": (
@@ -232,7 +246,7 @@ def _decoder_figures(model: BayesianDecoder, images: Image) -> dict[str, str]:
         "root mean square reconstruction error, mean weights": f"{_rms(centre - images):.4f}",
         "root mean square reconstruction error, one draw of the weights": f"{_rms(means - images):.4f}",
         "sd of a pixel's mean over draws of the weights, root mean square": f"{_rms(means - means.mean(0)):.4f}",
-        "pixel scale sigma(z), median": f"{float(scales.median()):.3f}",
+        "sd of a pixel given z, median": f"{float(scales.median()):.3f}",
         "sd over draws of the weights, the log density of x given z and theta, mean over images, nats": (
             f"{float(log_likelihood.std(0).mean()):.1f}"
         ),

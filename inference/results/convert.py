@@ -26,6 +26,7 @@ __all__ = [
     "image_groups",
     "latent_groups",
     "load",
+    "numbered",
     "pixels_of_draws",
     "save",
     "to_arviz",
@@ -145,7 +146,7 @@ def image_groups(
     latents = {name: value for name, value in drawn.latents.items() if not is_kept or name not in _LAW}
     sites = {} if not latents else latent_groups(replace(drawn, latents=latents), None if is_kept else 10_000)
     groups = sites or {"posterior": xr.Dataset(), "sample_stats": _statistics(drawn)}
-    groups["posterior"] = _numbered(groups["posterior"].assign(completion=(dims, completion)))
+    groups["posterior"] = numbered(groups["posterior"].assign(completion=(dims, completion)))
     groups["posterior_predictive"] = _dataset({"image": (dims, image)})
     pixels = observation.mask.flatten().nonzero().flatten()
     groups["log_likelihood"] = _dataset(
@@ -238,10 +239,10 @@ def _statistics(drawn: Draws) -> xr.Dataset:
 
 
 def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:
-    return _numbered(xr.Dataset(variables, coords=coords))
+    return numbered(xr.Dataset(variables, coords=coords))
 
 
-def _numbered(dataset: xr.Dataset) -> xr.Dataset:
+def numbered(dataset: xr.Dataset) -> xr.Dataset:
     """Give every dimension without coordinates 0, 1, ..."""
     numbered = {dim: np.arange(size) for dim, size in dataset.sizes.items() if dim not in dataset.coords}
     return dataset.assign_coords(numbered)

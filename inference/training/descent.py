@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from posterior_inpainting.inference.results.state_files import read_state, write_state
 from posterior_inpainting.inference.streams import Streams, global_state, set_global_state
 from posterior_inpainting.inference.training.checkpoints import next_checkpoint, took_up
+from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.moving_average import MovingAverage
 from posterior_inpainting.inference.training.schedule import Schedule
 
@@ -44,6 +45,8 @@ class Descent:
         Number of images.
     shares
         From the sizes of an epoch's minibatches to the share of each in what all images have in common.
+    loss
+        What may carry something from step to step.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class Descent:
         schedule: Schedule,
         count: int,
         shares: Callable[[Sequence[int]], Sequence[float]],
+        loss: Loss,
     ):
-        self.parameters, self.schedule, self.count = list(parameters), schedule, count
+        self.parameters, self.schedule, self.count, self.loss = list(parameters), schedule, count, loss
         sizes = schedule.sizes(count)
         self.shares, self.steps = shares(sizes), schedule.epochs * len(sizes)
         self.optimiser, self.cosine = schedule.stepper(self.parameters, self.steps)
@@ -75,6 +79,7 @@ class Descent:
         schedule = self.schedule
         wall, processor = time.perf_counter(), time.process_time()
         with Streams(schedule.seed).seeded("training"):
+            self.loss.restore({})
             self._take_up()
             done = len(self.training.losses)
             with tqdm(
@@ -123,6 +128,7 @@ class Descent:
             "optimiser": self.optimiser.state_dict(),
             "cosine": self.cosine.state_dict(),
             "average": self.average.state(),
+            "loss": self.loss.state(),
             "generators": global_state(),
             "losses": self.training.losses,
             "seconds": self.training.seconds,
@@ -148,6 +154,7 @@ class Descent:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.cosine.load_state_dict(saved["cosine"])
         self.average.restore(saved["average"])
+        self.loss.restore(saved.get("loss", {}))
         set_global_state(saved["generators"])
         self.training = Training(saved["losses"], saved["seconds"])
         self._before, self._before_processor = saved["seconds"], saved["processor"]

@@ -77,7 +77,15 @@ class ExpertLikelihood(Loss):
         if min(chains, sweeps) < 1:
             raise ValueError(f"chains={chains}, sweeps={sweeps}; expected at least 1 of each")
         self.chains, self.sweeps = chains, sweeps
-        self._latents: dict[str, Tensor] | None = None
+        self._latents: dict[str, Tensor] = {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the images as they are."""
+        return self._latents
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on with images that were."""
+        self._latents = state
 
     def differentiable_loss(
         self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None

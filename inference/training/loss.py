@@ -56,6 +56,13 @@ class Loss(ABC):
         """Return what latents count beside what is observed when the part ``done`` of a training is behind: 1."""
         return 1.0
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what a loss carries from step to step, by name, for a checkpoint: nothing, unless it says so."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - most carry nothing
+        """Go on from what :meth:`state` returned, or begin anew where it is empty."""
+
 
 class PyroLoss(Loss):
     """Any ELBO of Pyro's as a loss; ``train`` makes one of an ELBO that it is given.

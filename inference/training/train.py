@@ -77,7 +77,7 @@ def train(
     objective = _Objective(model, guide, as_loss(loss), examples)
     # The parameters live in the modules, not in Pyro's store.
     with pyro.get_param_store().scope(), pyro.validation_enabled(False):
-        return Descent(parameters, schedule, len(examples), objective.shares).run(objective)
+        return Descent(parameters, schedule, len(examples), objective.shares, objective.loss).run(objective)
 
 
 class _Objective:

@@ -27,8 +27,9 @@ __all__ = ["DEEP_IMAGE_PRIORS", "Fit", "best_fit"]
 #: Candidates among which the marginal likelihood chooses.
 DEEP_IMAGE_PRIORS = tuple(DeepImagePriorKernel(2.0, depth=depth) for depth in (2, 4, 8, 16))
 
-#: Seen values up to which the likelihood is that of the whole image, and number and size of blocks otherwise.
-_WHOLE, _BLOCKS, _SIZE = 3000, 8, 512
+#: Seen values up to which the likelihood is that of the whole image, and number and size of blocks otherwise, of which
+#: a few choose the kernel.
+_WHOLE, _BLOCKS, _SIZE, _FEW = 3000, 8, 512, 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def best_fit(
 ) -> Fit:
     """Fit every kernel, and return the fit with the highest marginal likelihood.
 
-    Each is fitted to blocks of seen values, and then, if the image has few enough, from there to all of them.
+    Each is fitted to blocks of seen values, and then, if the image has few enough, from there to all of them. If not, a
+    few of the blocks choose the kernel, which is then fitted to all.
 
     Raises
     ------
@@ -70,21 +72,14 @@ def best_fit(
             f"{seen} values are seen, there are {len(kernels)} kernels and noise_floor={noise_floor}; "
             "expected at least 3, at least 1 and a positive number"
         )
-    stages = [_Likelihood(observation, _blocks(observation, seed), noise_floor)]
-    if seen <= _WHOLE:
-        stages.append(_Likelihood(observation, _everything(observation), noise_floor))
-    return max((_fit(kernel, stages) for kernel in kernels), key=lambda fit: fit.log_evidence)
-
-
-def _fit(kernel: StationaryKernel, stages: list[_Likelihood]) -> Fit:
-    """Maximise every stage from the optimum of the one before."""
-    parameters = stages[0].start(kernel)
-    for likelihood in stages:
-        parameters = likelihood.maximum(kernel, parameters)
-    with torch.no_grad():
-        lengthscale, mean, covariance, noise = likelihood.natural(parameters)
-        log_evidence = -float(likelihood(kernel, parameters))
-    return Fit(replace(kernel, lengthscale=float(lengthscale)), mean, covariance, noise, log_evidence)
+    blocks = _blocks(observation, seed)
+    several = [blocks, _everything(observation)] if seen <= _WHOLE else [blocks[:_FEW], blocks]
+    first, last = (_Likelihood(observation, index, noise_floor) for index in several)
+    places = [(kernel, first.maximum(kernel, first.start(kernel))) for kernel in kernels]
+    if seen > _WHOLE:
+        places = [max(places, key=lambda place: -float(first(*place)))]
+    fits = [last.fit(kernel, last.maximum(kernel, parameters)) for kernel, parameters in places]
+    return max(fits, key=lambda fit: fit.log_evidence)
 
 
 class _Likelihood:
@@ -143,6 +138,13 @@ class _Likelihood:
             sums = torch.bincount(self.entry.flatten(), G.flatten(), minlength=entries.numel())
         slope = sums @ entries.flatten() + trace * noise**2 + (alpha * residual).sum()
         return (value + slope - slope.detach()) / alpha.numel()
+
+    def fit(self, kernel: StationaryKernel, parameters: Tensor) -> Fit:
+        """Return hyperparameters by name, and their likelihood."""
+        with torch.no_grad():
+            lengthscale, mean, covariance, noise = self.natural(parameters)
+            log_evidence = -float(self(kernel, parameters))
+        return Fit(replace(kernel, lengthscale=float(lengthscale)), mean, covariance, noise, log_evidence)
 
     def maximum(self, kernel: StationaryKernel, start: Tensor, iterations: int = 40) -> Tensor:
         """Maximise from a starting point by L-BFGS."""

@@ -1,9 +1,9 @@
 r"""Solving with the covariance of the seen pixels, :math:`C = M (B \otimes K) M^\top + s^2 I`.
 
 B is the channels' covariance, K the pixels' (a convolution), M picks what is seen, s is the noise. Two
-routes with one interface: a Cholesky factor of C itself, and preconditioned conjugate gradients (Hestenes &
-Stiefel 1952; Shewchuk 1994, algorithm B3) that only ever convolve. A vector over seen pixels is kept as an
-image ``(..., channel, row, column)`` with 0 at what is hidden.
+routes with one interface: a Cholesky factor of C itself, and conjugate gradients that only ever convolve
+(:mod:`~posterior_inpainting.models.fields.completed_field`). A vector over seen pixels is kept as an image
+``(..., channel, row, column)`` with 0 at what is hidden.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding
-from posterior_inpainting.models.fields.conjugate_gradients import conjugate_gradients
 from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["Cholesky", "ConjugateGradients", "SeenCovariance", "mixed"]
+__all__ = ["Cholesky", "SeenCovariance", "mixed"]
 
 
 def mixed(matrix: Tensor, image: Image) -> Image:
@@ -89,56 +88,3 @@ class Cholesky(SeenCovariance):
     def log_det(self) -> Tensor:
         """Return log det C."""
         return 2 * self.factor.diagonal().log().sum()
-
-
-class ConjugateGradients(SeenCovariance):
-    r"""The route for large images: iterations that each cost four FFTs a channel, for all right-hand sides at once.
-
-    The preconditioner is what the inverse would be if every value on the torus were seen,
-    :math:`(B \otimes K + s^2 I)^{-1}`, diagonal in frequency and in the eigenvectors of B.
-
-    Parameters
-    ----------
-    embedding, channels, noise, mask
-        As for :class:`SeenCovariance`.
-    tolerance
-        Largest residual of any right-hand side, relative to its own length.
-    iterations
-        Iterations after which to give up.
-
-    Raises
-    ------
-    RuntimeError
-        From :meth:`solve`, where the tolerance is not reached.
-    """
-
-    def __init__(
-        self,
-        embedding: CirculantEmbedding,
-        channels: Tensor,
-        noise: Tensor,
-        mask: Mask,
-        tolerance: float = 1e-4,
-        iterations: int = 1000,
-    ):
-        super().__init__(embedding, channels, noise, mask)
-        self.tolerance, self.iterations = tolerance, iterations
-        self._mask = mask.to(channels)
-        scales, self._axes = torch.linalg.eigh(channels)
-        self._gain = 1 / (scales[:, None, None] * embedding.spectrum + noise**2)
-
-    def product(self, image: Image) -> Image:
-        """Return C times an image that is 0 where hidden."""
-        smooth = self.embedding.product(mixed(self.channels, image))
-        return smooth.mul_(self._mask).add_(image, alpha=float(self.noise**2))
-
-    def preconditioned(self, residual: Image) -> Image:
-        """Return an approximation of the inverse of C times an image that is 0 where hidden."""
-        transformed = self.embedding.transform(mixed(self._axes.T, residual))
-        return mixed(self._axes, self.embedding.filtered(transformed, self._gain)) * self._mask
-
-    def solve(self, right: Image) -> Image:
-        """Solve by preconditioned conjugate gradients, until the slowest right-hand side has converged."""
-        return conjugate_gradients(
-            self.product, self.preconditioned, right * self._mask, self.tolerance, self.iterations
-        )

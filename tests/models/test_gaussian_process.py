@@ -15,9 +15,9 @@ from posterior_inpainting.models.fields import (
     SquaredExponential,
 )
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding, fast_length, offsets_squared
+from posterior_inpainting.models.fields.completed_field import ConjugateGradients
 from posterior_inpainting.models.fields.marginal_likelihood import _blocks, _everything, _Likelihood
 from posterior_inpainting.models.fields.matheron import WhitePosterior
-from posterior_inpainting.models.fields.seen_covariance import ConjugateGradients
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.images import available_memory
 
@@ -273,7 +273,7 @@ class TestInference:
     def test_nuts_agrees(self, half):
         """In anyone's Pyro code; the noise is large so that short trajectories do."""
         model = GaussianProcess(SquaredExponential(0.7), (1, 8, 8), mean=0.3, covariance=0.1, noise=0.2)
-        mcmc = MCMC(NUTS(model), num_samples=400, warmup_steps=60, disable_progbar=True)
+        mcmc = MCMC(NUTS(model), num_samples=800, warmup_steps=60, disable_progbar=True)
         mcmc.run(half.image, half.mask)
         loc, covariance = dense_posterior(model, half.image, half.mask)
         drawn = model.completion(mcmc.get_samples()["z"]).flatten(1)[None]

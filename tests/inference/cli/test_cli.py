@@ -28,7 +28,8 @@ COMPARE = (
     "--jobs",
     "1",
 )
-FILES = {"completions.png", "posterior.nc", "summary.csv"}
+FILES = {"completions.png", "mean.png", "sd.png", "posterior.nc", "summary.csv"}
+DRAWN = {f"draw-0{number}.png" for number in range(1, 9)}
 RANDOM = np.random.default_rng(0)
 
 
@@ -66,9 +67,10 @@ class TestComplete:
     def test_a_sample(self, run, tmp_path):
         code, out, _ = run("complete", DIGIT, "--mask", "half:bottom", *FAST, "--out", "deep/out")
         assert code == 0
-        assert "Wrote completions.png, posterior.nc and summary.csv to deep/out/" in out
+        said = "Wrote completions.png, mean.png, sd.png, draw-01.png ..., posterior.nc and summary.csv to deep/out/"
+        assert said in out
         folder = tmp_path / "deep/out"
-        assert {file.name for file in folder.iterdir()} == FILES
+        assert {file.name for file in folder.iterdir()} == FILES | DRAWN
         assert {file.name for file in tmp_path.iterdir()} == {"deep"}
         with Pillow.open(folder / "completions.png") as picture:
             assert min(picture.size) > 100
@@ -166,9 +168,32 @@ class TestComplete:
         folder.mkdir()
         (folder / "summary.csv").write_text("old")
         (folder / "notes.txt").write_text("mine")
+        (folder / "draw-09.png").write_text("old")
         assert run("complete", DIGIT, "--mask", "half:top", *FAST, "--out", "out")[0] == 0
         assert table(folder)["draws"] == 40
         assert (folder / "notes.txt").read_text() == "mine"
+        assert not (folder / "draw-09.png").exists()
+
+    def test_pictures_are_as_large_as_the_image(self, run, tmp_path):
+        assert run("complete", DIGIT, "--mask", "half:bottom", *FAST, "--out", "out")[0] == 0
+        folder = tmp_path / "out"
+        posterior = load(folder / "posterior.nc")
+        completion = group(posterior, "posterior")["completion"].to_numpy().reshape(40, 8, 8)
+        image = datasets.load("digits")[3, 0].numpy()
+        for name, expected in (
+            ("mean.png", completion.mean(0)),
+            ("draw-01.png", completion[0]),
+            ("draw-08.png", completion[-1]),
+        ):
+            with Pillow.open(folder / name) as picture:
+                found = np.asarray(picture) / 255
+            assert found.shape == (8, 8)
+            np.testing.assert_allclose(found[4:], expected[4:].clip(0, 1), atol=0.6 / 255)
+            np.testing.assert_allclose(found[:4], image[:4], atol=0.6 / 255)
+        with Pillow.open(folder / "sd.png") as picture:
+            deviation = np.asarray(picture)
+        assert deviation.max() == 255
+        assert not deviation[:4].any()
 
 
 def weights(change):

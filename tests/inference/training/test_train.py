@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from posterior_inpainting.inference import recipes, train
+from posterior_inpainting.inference import ExpertLikelihood, recipes, train
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.training.checkpoints import checkpoints_in
 from posterior_inpainting.inference.training.descent import Descent
 from posterior_inpainting.inference.training.loss import Loss, PyroLoss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models import (
+    ExpertField,
     LatentCode,
     LinearGaussian,
     VariationalAutoencoder,
     observations,
     pretrained,
 )
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import Experts, MaskedEncoder, MultilayerDecoder
 
 SHAPE = (1, 8, 8)
 
@@ -201,14 +202,25 @@ def test_order_does_not_repeat_the_draws_that_made_the_networks(digits):
     assert not torch.equal(seen[0], torch.rand(4))
 
 
+def field(seed=0):
+    """A small field of experts, untrained."""
+    torch.manual_seed(seed)
+    return ExpertField(Experts(1, 2, 3, 1, 3), (1, 8, 8))
+
+
 class TestCheckpoints:
     """A training that is killed goes on, and ends with the same weights."""
 
     SETTINGS: ClassVar = {"epochs": 4, "batch_size": 300, "averaging": 0.9, "progress": False}
 
-    def test_goes_on_bit_for_bit(self, digits, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("fresh", "loss"),
+        [(fresh, lambda: None), (field, lambda: ExpertLikelihood(chains=5))],
+        ids=["an ELBO", "a loss that carries chains"],
+    )
+    def test_goes_on_bit_for_bit(self, fresh, loss, digits, tmp_path, monkeypatch):
         whole, broken = fresh(), fresh()
-        expected = train(whole, whole.guide, digits, **self.SETTINGS)
+        expected = train(whole, whole.guide, digits, loss=loss(), **self.SETTINGS)
         settings = self.SETTINGS | {"checkpoint": tmp_path / "folder" / "training.pt"}
         commit, count = Descent._commit, [0]
 
@@ -221,10 +233,10 @@ class TestCheckpoints:
         with monkeypatch.context() as patch:
             patch.setattr(Descent, "_commit", killed)
             with pytest.raises(KeyboardInterrupt):
-                train(broken, broken.guide, digits, **settings)
+                train(broken, broken.guide, digits, loss=loss(), **settings)
         for _ in range(2):  # what had ended is read
             again = fresh(seed=5)
-            found = train(again, again.guide, digits, **settings)
+            found = train(again, again.guide, digits, loss=loss(), **settings)
             assert found.losses == expected.losses
             assert all(
                 torch.equal(*pair) for pair in zip(again.parameters(), whole.parameters(), strict=True)
