@@ -46,6 +46,7 @@ from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.inference.training.train import Training, train
 from posterior_inpainting.inference.training.train_gan import AdversarialTraining, train_gan
 from posterior_inpainting.inference.training.two_path import TwoPathObjective
+from posterior_inpainting.inference.windows import infer_in_windows
 
 __all__ = [
     "DPS",
@@ -101,6 +102,7 @@ __all__ = [
     "early_stopping_plot",
     "fit_noise",
     "infer",
+    "infer_in_windows",
     "infer_many",
     "load",
     "plots",
