@@ -25,6 +25,7 @@ from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion, CompletionNetwork
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, posterior_scales_of
+from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.random_weights.weight_priors import Gaussian
 
@@ -241,8 +242,10 @@ class TestBundled:
 
         with torch.no_grad():
             z = model.encoder(images, torch.ones_like(images, dtype=torch.bool))[0]
-            means, _ = model.decoder.forward_with(model.decoder.draw_weights(4), z, method="mean_and_scale")
-            centre = model.decoder.mean(z)
+            pixels = likelihood_of(model.decoder.mean)
+            weights = model.decoder.draw_weights(4)
+            means = pixels(*model.decoder.forward_with(weights, z, method="mean_and_scale")).mean
+            centre = pixels(*model.decoder.mean.mean_and_scale(z)).mean
         spread = float((means - means.mean(0)).square().mean().sqrt())
         assert float((centre - images).square().mean().sqrt()) == pytest.approx(
             claimed("reconstruction error, mean weights"), rel=0.15

@@ -39,7 +39,8 @@ def folder(request, tmp_path):
 
 
 def test_names():
-    assert datasets.NAMES == ("digits", "fashion-mnist", "fashion-mnist-samples", "mnist", "natural")
+    known = ("digits", "fashion-mnist", "fashion-mnist-samples", "mnist", "natural", "photographs")
+    assert known == datasets.NAMES
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_names():
     [
         ("digits", "train", (1500, 1, 8, 8)),
         ("digits", "test", (297, 1, 8, 8)),
+        ("photographs", "test", (8, 3, 256, 256)),
         ("fashion-mnist-samples", "test", (64, 1, 28, 28)),
         ("natural", "train", (5, 3, 256, 256)),
         ("natural", "test", (3, 3, 256, 256)),

@@ -13,6 +13,7 @@ ORDER = (
     ("methods",),
     ("execution",),
     ("infer",),
+    ("windows",),
     ("evaluation",),
     ("training",),
     ("catalogue",),
