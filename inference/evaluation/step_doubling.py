@@ -94,7 +94,7 @@ def step_doubling(
     if not hidden.any():
         raise ValueError("no pixel is hidden, so that none can move")
     pixels = [group(one, "posterior")["completion"].to_numpy()[..., hidden] for one in (few, many)]
-    means, deviations = ([getattr(one, name)((0, 1)) for one in pixels] for name in ("mean", "std"))
+    means, deviations = [one.mean((0, 1)) for one in pixels], [one.std((0, 1)) for one in pixels]
     width = np.sqrt((np.square(deviations[0]) + np.square(deviations[1])) / 2)
     varies = width > _FLAT * max(width.max(), 1e-12)
     if not varies.any():
