@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.windows import infer_in_windows
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import describe
@@ -38,6 +41,9 @@ class Approach:
         As for ``infer``.
     draws, chains
         As for ``infer``.
+    margin, least
+        Where the model knows nothing further away than ``margin`` pixels, holes are completed in windows; as for
+        ``infer_in_windows``. ``None`` for whole images.
 
     Raises
     ------
@@ -56,6 +62,8 @@ class Approach:
     method: Method
     draws: int = 50
     chains: int = 16
+    margin: int | None = None
+    least: int = 1
 
     def __post_init__(self):
         if not callable(self.model):
@@ -79,3 +87,17 @@ class Approach:
     def made_for(self, observation: Observation) -> Approach:
         """Return the same approach with the model of one observation."""
         return replace(self, model=self.model_for(observation))
+
+    def complete(self, observation: Observation, *, seed: int = 0, progress: bool = True):
+        """Return what ``infer`` does, or ``infer_in_windows`` where there is a margin."""
+        settings: dict[str, Any] = {
+            "draws": self.draws,
+            "chains": self.chains,
+            "seed": seed,
+            "progress": progress,
+        }
+        if self.margin is None:
+            return infer(self.model_for(observation), observation, self.method, **settings)
+        return infer_in_windows(
+            self.model_for, observation, self.method, margin=self.margin, least=self.least, **settings
+        )

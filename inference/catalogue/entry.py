@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from posterior_inpainting.inference.catalogue.approach import Approach, ModelMaker
 from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.windows import windows
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import ImageShape
 
@@ -18,6 +20,9 @@ __all__ = ["Entry", "Given", "MadeFrom", "written"]
 #: ``weights``: loaded from the package. ``data``: fitted to the training images of a data set. ``patches``: the same,
 #: cut to the size of the image. ``image``: made for each image, from its shape or fitted to its seen pixels.
 MadeFrom = Literal["weights", "data", "patches", "image"]
+
+#: Bytes for each value of a draw: completion and image, in single precision, once more while they are written.
+_KEPT = 24
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,12 @@ class Entry:
         Of ``patches``: the longest side in pixels.
     priors
         Names of the bundled networks that it needs.
+    channels
+        Of the images, where it takes any number of rows and columns; ``None`` for any channels too.
+    margin, least
+        As for ``Approach``; an image has at least ``least`` rows and columns.
+    bytes_a_value
+        Memory that it needs for each value of the largest window, a chain, beside that of the draws.
     """
 
     name: str
@@ -92,10 +103,16 @@ class Entry:
     shape: ImageShape | None = (1, 28, 28)
     largest: int | None = None
     priors: tuple[str, ...] = ()
+    channels: int | None = None
+    margin: int | None = None
+    least: int = 1
+    bytes_a_value: float = 0.0
 
     @property
     def shapes(self) -> str:
         """Shapes of the images that it takes, in words."""
+        if self.channels is not None:
+            return f"{self.channels} x any"
         if self.shape is None:
             return "any"
         if self.largest is not None:
@@ -111,14 +128,38 @@ class Entry:
     def approach(self, root: str | Path | None = None) -> Approach:
         """Return model, method and draws; the model is made when an observation is there."""
         maker = _Maker(self.make, root, self.made_from in ("patches", "image"))
-        return Approach(maker, self.method, self.draws, self.chains)
+        return Approach(maker, self.method, self.draws, self.chains, self.margin, self.least)
+
+    def check(self, observation: Observation, approach: Approach, available: float | None = None) -> None:
+        """Raise ``ValueError`` for an image that it cannot complete: too small, or too large for the memory.
+
+        Parameters
+        ----------
+        observation
+            The image and its mask.
+        approach
+            This entry's, with the draws and chains that are asked for.
+        available
+            Bytes of memory; those of this machine where ``None``.
+        """
+        rows, columns = observation.shape[1:]
+        if min(rows, columns) < self.least:
+            raise ValueError(
+                f"the image is {rows} x {columns} pixels; {self.name} takes at least {self.least} x {self.least}"
+            )
+        if self.margin is not None:
+            largest = max(part.pixels for part in windows(observation.mask, self.margin, self.least))
+            values = observation.shape[0] * largest * self.bytes_a_value * approach.chains
+            kept = observation.image.numel() * approach.draws * approach.chains * _KEPT
+            size = f"{len(observation.image)} x {rows} x {columns}"
+            check_memory(values + kept, f"{self.name} on an image of {size}", available=available)
 
     def model(self, root: str | Path | None = None) -> ImageModel:
         """Return the model where it can be made without an image.
 
         Raises ``ValueError`` for one that is made for each image.
         """
-        if self.made_from == "image" or self.shape is None:
+        if self.shape is None:
             raise ValueError(
                 f"{self.name} is made for each image; `complete` and `compare` take it, and build(name, observation)"
             )

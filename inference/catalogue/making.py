@@ -15,6 +15,7 @@ from posterior_inpainting.models import (
     DeepImagePrior,
     DiffusionPrior,
     EmpiricalPrior,
+    ExpertField,
     GaussianProcess,
     ImageModel,
     LatentCode,
@@ -42,7 +43,12 @@ def code(prior: str, given: Given) -> ImageModel:
 
 def diffusion(prior: str, given: Given) -> ImageModel:
     """Load a bundled denoiser as a prior, of as many steps as its method takes."""
-    return DiffusionPrior.load(prior, steps=40, noise=0.02, lowest=0.005)
+    return DiffusionPrior.load(prior, given.shape, steps=40, noise=0.02, lowest=0.005)
+
+
+def experts(prior: str, given: Given) -> ImageModel:
+    """Load a bundled field of experts."""
+    return ExpertField.load(prior, given.shape)
 
 
 def yeh(given: Given) -> ImageModel:

@@ -11,7 +11,9 @@ from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
+from posterior_inpainting.inference.methods.gibbs import Gibbs
 from posterior_inpainting.inference.methods.langevin import MALA
 from posterior_inpainting.inference.methods.nested import Nested
 from posterior_inpainting.inference.methods.optimum import MAP
@@ -102,6 +104,42 @@ _OTHERS = (
         shape=None,
     ),
     Entry(
+        name="photographs-diffusion",
+        random="pixels of photographs: a reverse diffusion from noise to image",
+        source="Ho et al. 2020",
+        make=partial(making.diffusion, "photographs-diffusion"),
+        method=ConditionalDiffusion(),
+        draws=8,
+        chains=1,
+        seconds=60,
+        gradients=320,
+        made_from="image",
+        shape=None,
+        priors=("photographs-diffusion",),
+        channels=3,
+        margin=32,
+        least=16,
+        bytes_a_value=600,
+    ),
+    Entry(
+        name="photographs-experts",
+        random="pixels of photographs: filters whose responses have heavy tails",
+        source="Roth & Black 2005",
+        make=partial(making.experts, "photographs-experts"),
+        method=Gibbs(warmup=40, thin=4),
+        draws=8,
+        chains=2,
+        seconds=120,
+        gradients=150,
+        made_from="image",
+        shape=None,
+        priors=("photographs-experts",),
+        channels=3,
+        margin=16,
+        least=16,
+        bytes_a_value=2_000,
+    ),
+    Entry(
         name="river-channels",
         random="code z of a generator of river channels, under the law of its codes",
         source="Dupont et al. 2018, its posterior",
@@ -158,11 +196,15 @@ def fitting(shape: ImageShape) -> tuple[str, str]:
     """Return the model for images of a shape where none is named, and why it is that one.
 
     >>> fitting((3, 480, 640))
-    ('gaussian-process', 'fitted to the seen pixels, as the image is 3 x 480 x 640')
+    ('photographs-diffusion', 'a prior of photographs, as the image is 3 x 480 x 640')
+    >>> fitting((1, 8, 8))
+    ('gaussian-process', 'fitted to the seen pixels, as the image is 1 x 8 x 8')
     """
     size = " x ".join(map(str, shape))
     if tuple(shape) == MODELS["vae"].shape:
         return "vae", f"a prior of Fashion-MNIST, as the image is {size}"
+    if shape[0] in (1, 3) and min(shape[1:]) >= MODELS["photographs-diffusion"].least:
+        return "photographs-diffusion", f"a prior of photographs, as the image is {size}"
     return "gaussian-process", f"fitted to the seen pixels, as the image is {size}"
 
 

@@ -20,7 +20,7 @@ class PriorEntry:
     data
         Data set that it was trained on.
     shape
-        Of its images, ``(channel, row, column)``.
+        Of its images, ``(channel, row, column)``; 0 for any number.
     """
 
     name: str
@@ -28,11 +28,20 @@ class PriorEntry:
     data: str = "fashion-mnist"
     shape: tuple[int, int, int] = (1, 28, 28)
 
+    @property
+    def shapes(self) -> str:
+        """Shape of its images, in words."""
+        return " x ".join(str(extent or "any") for extent in self.shape).replace("any x any", "any")
+
 
 _ENTRIES = (
     PriorEntry("digits-vae-2d", "variational autoencoder with a code of 2 numbers", "digits", (1, 8, 8)),
     PriorEntry("fashion-mnist-vae", "variational autoencoder with a code of 32 numbers"),
     PriorEntry("fashion-mnist-diffusion", "denoiser of images under noise of any level"),
+    PriorEntry(
+        "photographs-diffusion", "denoiser of images under noise of any level", "photographs", (3, 0, 0)
+    ),
+    PriorEntry("photographs-experts", "filters and the laws of their responses", "photographs", (3, 0, 0)),
     PriorEntry("fashion-mnist-bayesian-decoder", "decoder with random weights, and an encoder"),
     PriorEntry(
         "fashion-mnist-bayesian-completion", "network with random weights from seen pixels to all of them"

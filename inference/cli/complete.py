@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ from posterior_inpainting.inference.cli.pixels import Pixels
 if TYPE_CHECKING:
     import numpy as np
 
+    from posterior_inpainting.models.observations import Observation
+    from posterior_inpainting.models.shapes import Image
+
 
 @app.command()
 @laid_out
@@ -27,6 +31,9 @@ def complete(
         typer.Option(help="Name of a model, see `list models`; one that fits the image if not given."),
     ] = None,
     root: DATA_FOLDER = None,
+    max_memory: Annotated[
+        float | None, typer.Option(help="Memory that it may need, in GB; all that there is if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures, posterior.nc and summary.csv.")] = Path(
         "out"
     ),
@@ -35,25 +42,26 @@ def complete(
 
     A transparent pixel is missing if neither --mask, --seen nor --missing is given.
     """
-    from posterior_inpainting.inference import catalogue, diagnostics, infer, plots
+    from posterior_inpainting.inference import catalogue, diagnostics, plots
     from posterior_inpainting.inference.comparison.figures import figures
     from posterior_inpainting.inference.evaluation.pictures import pictures
     from posterior_inpainting.inference.results.convert import save
 
     observation, whole = pixels.read()
     check_folder(out)
+    said = []
     if model is None:
         model, reason = catalogue.fitting(observation.shape)
-        typer.echo(f"{model}: {reason}; --model takes another")
-    approach = drawing.of(catalogue.entry(model), root).made_for(observation)
-    posterior = infer(
-        approach.model_for(observation),
-        observation,
-        approach.method,
-        draws=approach.draws,
-        chains=approach.chains,
-        seed=drawing.seed,
-    )
+        said.append(f"{model}: {reason}; --model takes another")
+    entry = catalogue.entry(model)
+    if entry.channels == 3 and observation.shape[0] == 1:
+        said.append(f"{model}: a prior of colours; the grey image is completed as one of three channels")
+        observation, whole = _in_colour(observation, whole)
+    approach = drawing.of(entry, root)
+    entry.check(observation, approach, _bytes(max_memory))
+    for line in said:
+        typer.echo(line)
+    posterior = approach.complete(observation, seed=drawing.seed)
     table = diagnostics.summary(posterior)
     if whole is not None and table["draws"] > 1:
         table |= figures(posterior, whole)
@@ -70,12 +78,24 @@ def complete(
         replaced="draw-*.png",
     )
     kind = posterior.attrs["draws_are"]
-    said = "optima and no draws, scored as if they were" if kind == "restarts" else f"{kind} draws"
-    typer.echo(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {said}")
+    drawn = "optima and no draws, scored as if they were" if kind == "restarts" else f"{kind} draws"
+    typer.echo(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {drawn}")
     _print(table)
     typer.echo(
         f"Wrote completions.png, mean.png, sd.png, draw-01.png ..., posterior.nc and summary.csv to {out}/"
     )
+
+
+def _bytes(gigabytes: float | None) -> float | None:
+    if gigabytes is not None and not gigabytes > 0:
+        raise ValueError(f"--max-memory {gigabytes:g}; expected a positive number of GB")
+    return None if gigabytes is None else 1e9 * gigabytes
+
+
+def _in_colour(observation: Observation, whole: Image | None) -> tuple[Observation, Image | None]:
+    """Return the same with three equal channels."""
+    image, mask = (part.expand(3, -1, -1).contiguous() for part in (observation.image, observation.mask))
+    return replace(observation, image=image, mask=mask), None if whole is None else whole.expand(3, -1, -1)
 
 
 def _write_picture(values: np.ndarray, path: Path) -> None:

@@ -112,6 +112,5 @@ def _priors(width: int) -> str:
     rows: list[Row] = []
     for one in PRIORS.values():
         users = ", ".join(model.name for model in MODELS.values() if one.name in model.priors)
-        shape = " x ".join(map(str, one.shape))
-        rows.append(((one.name, shape, one.data), [one.what, f"models: {users}"]))
+        rows.append(((one.name, one.shapes, one.data), [one.what, f"models: {users}"]))
     return rows_as_text(("name", "images", "trained on"), rows, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from posterior_inpainting.inference.recipes.diffusion import DIFFUSION_RECIPES
+from posterior_inpainting.inference.recipes.experts import EXPERT_RECIPES
 from posterior_inpainting.inference.recipes.generators import GENERATOR_RECIPES
 from posterior_inpainting.inference.recipes.geology import GEOLOGY_RECIPES
 from posterior_inpainting.inference.recipes.pixels import PIXEL_RECIPES
@@ -20,6 +21,7 @@ __all__ = ["RECIPES", "train_bundled", "train_recipe"]
 RECIPES: dict[str, Recipe] = {
     **AUTOENCODER_RECIPES,
     **DIFFUSION_RECIPES,
+    **EXPERT_RECIPES,
     **RANDOM_WEIGHT_RECIPES,
     **GENERATOR_RECIPES,
     **PIXEL_RECIPES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,7 +36,11 @@ class DenoiserRecipe(DatasetRecipe):
         As for ``DenoisingScoreMatching``.
     averaging
         As for ``Schedule``.
+    limits, remark
+        Of the card: what it is not good at, and whose images these are.
     """
+
+    leave_out: ClassVar[tuple[str, ...]] = ("limits", "remark")
 
     features: tuple[int, ...] = (64, 64)
     blocks: int = 1
@@ -49,6 +53,8 @@ class DenoiserRecipe(DatasetRecipe):
     sd_log_level: float = 1.6
     whole: float = 0.15
     averaging: float = 0.999
+    limits: str
+    remark: str = ""
 
     def network(self, images: Image) -> Denoiser:
         """Make the untrained network for some images, from the recipe's seed."""
@@ -104,8 +110,8 @@ class DenoiserRecipe(DatasetRecipe):
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self._cut()}",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
-            limits=_LIMITS[self.dataset],
-            remark=attribution() if self.dataset == "photographs" else "",
+            limits=self.limits,
+            remark=self.remark,
         )
 
     def _cut(self) -> str:
@@ -113,15 +119,6 @@ class DenoiserRecipe(DatasetRecipe):
             return ""
         side, count = self.patches
         return f", of which {count:,} patches of {side} x {side} pixels were cut, turned, mirrored and lit"
-
-
-#: By data set: what a denoiser of it is not good at.
-_LIMITS = {
-    "fashion-mnist": "It knows 28 x 28 images of clothes only.",
-    "photographs": """\
-It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It takes images of
-any size, in colour.""",
-}
 
 
 def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[str, str]:
@@ -154,6 +151,25 @@ def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[s
 
 DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
     "fashion-mnist-diffusion": DenoiserRecipe(
-        dataset="fashion-mnist", held_back=5_000, epochs=105, batch_size=256, learning_rate=1.5e-3
+        dataset="fashion-mnist",
+        held_back=5_000,
+        epochs=105,
+        batch_size=256,
+        learning_rate=1.5e-3,
+        limits="It knows 28 x 28 images of clothes only.",
+    ),
+    "photographs-diffusion": DenoiserRecipe(
+        dataset="photographs",
+        held_back=60,
+        features=(48, 80, 128),
+        patches=(48, 30_000),
+        mean_log_level=-1.0,
+        epochs=9,
+        batch_size=32,
+        limits=(
+            "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"
+            "takes images of any size, in colour."
+        ),
+        remark=attribution(),
     ),
 }

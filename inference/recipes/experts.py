@@ -19,7 +19,7 @@ from posterior_inpainting.models import ExpertField, pretrained
 from posterior_inpainting.models.networks import Experts
 from posterior_inpainting.models.shapes import Image
 
-__all__ = ["ExpertRecipe", "marginals"]
+__all__ = ["EXPERT_RECIPES", "ExpertRecipe", "marginals"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,3 +149,10 @@ def _moments(responses: Tensor) -> tuple[float, float]:
     squares = (each - each.mean(1, keepdim=True)).square()
     variance = squares.mean(1)
     return float(variance.sqrt().mean()), float((squares.square().mean(1) / variance.square()).mean())
+
+
+EXPERT_RECIPES: dict[str, ExpertRecipe] = {
+    "photographs-experts": ExpertRecipe(
+        dataset="photographs", held_back=60, epochs=6, batch_size=64, learning_rate=5e-3
+    ),
+}

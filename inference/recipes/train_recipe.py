@@ -36,13 +36,13 @@ def train_recipe(
     progress
         Whether to show progress bars.
     checkpoints
-        Folder in which trainings by minibatches are kept epoch by epoch: killed, the same call goes on there. A game of
-        two networks begins anew.
+        Folder in which trainings by minibatches are kept epoch by epoch, in one of their own under the set's name:
+        killed, the same call goes on there. A game of two networks begins anew.
     """
     written = Written(Path(out), name)
     wall, processor = time.perf_counter(), time.process_time()
     data = recipe.data(root)
-    with checkpoints_in(checkpoints) as kept:
+    with checkpoints_in(None if checkpoints is None else Path(checkpoints) / name) as kept:
         fitted = recipe.fit(data.images, progress)
     minutes = Minutes(
         (time.perf_counter() - wall + kept.wall) / 60,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.training.loss import Loss
+from posterior_inpainting.inference.training.low_precision import low_precision
 
 __all__ = ["DenoisingScoreMatching"]
 
@@ -43,7 +44,7 @@ class DenoisingScoreMatching(Loss):
     seen_weight
         What a seen pixel counts beside a hidden one, positive.
     low_precision
-        Whether to compute the network in bfloat16, which on processors that have it costs a half.
+        Whether to compute the network in bfloat16 where the processor has it, which costs a half.
 
     Examples
     --------
@@ -85,8 +86,7 @@ class DenoisingScoreMatching(Loss):
         network = model.denoiser
         level, seen = self._levels(images, masks)
         noisy = images + level * torch.randn_like(images)
-        low = torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision)
-        with _in_training_mode(network), low:
+        with _in_training_mode(network), low_precision(images.device, self.low_precision):
             left, log_variance, (skip, out) = network.residual(noisy, level)
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - network.centre - skip * (noisy - network.centre)) / out

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.training.loss import Loss
+from posterior_inpainting.inference.training.low_precision import low_precision
 
 __all__ = ["PixelCrossEntropy"]
 
@@ -80,7 +80,7 @@ class PixelCrossEntropy(Loss):
         self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
     ) -> Tensor:
         """Return the loss of a batch; the guide's networks are the model's."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low_precision):
+        with low_precision(images.device, self.low_precision):
             found = model.cross_entropies(images, masks, self.joint)
         loss = self.prior * found["prior"].sum()
         if "constrained" in found:

@@ -163,10 +163,15 @@ class DiffusionPrior(ImageModel):
 
 
 def check_denoiser(denoiser: Any, image_shape: ImageShape, noise: float) -> None:
-    """Raise ``ValueError`` for a network of other channels than the images have, or noise that is not positive."""
+    """Raise ``ValueError`` for a network of images of another shape, or noise that is not positive."""
     if denoiser.channels != image_shape[0]:
         raise ValueError(
             f"the denoiser takes {denoiser.channels} channel(s), and shape={image_shape} has {image_shape[0]}"
+        )
+    size = getattr(denoiser, "size", None)
+    if size is not None and tuple(size) != tuple(image_shape[1:]):
+        raise ValueError(
+            f"the denoiser takes {size[0]} x {size[1]} pixels, and shape={image_shape} has others"
         )
     if not noise > 0:
         raise ValueError(f"noise={noise}; expected a positive number")

@@ -8,7 +8,9 @@ import os
 __all__ = ["check_memory", "memory"]
 
 
-def check_memory(needed: float, purpose: str, side: int | None = None) -> None:
+def check_memory(
+    needed: float, purpose: str, side: int | None = None, available: float | None = None
+) -> None:
     """Raise ``ValueError`` where more bytes are needed than the machine has.
 
     Parameters
@@ -19,13 +21,15 @@ def check_memory(needed: float, purpose: str, side: int | None = None) -> None:
         What for.
     side
         Pixels a side of the image, to say which would fit.
+    available
+        Bytes, if not all that the machine has.
 
     >>> check_memory(1e15, "an image", side=4096)
     Traceback (most recent call last):
     ...
     ValueError: an image needs 1e+06 GB of memory, of which there are ... pixels a side fit
     """
-    available = memory()
+    available = memory() if available is None else available
     if needed > available:
         fits = (
             "" if side is None else f"; at most {int(side * math.sqrt(available / needed))} pixels a side fit"

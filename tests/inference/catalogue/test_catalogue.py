@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,18 @@ WRITTEN_MASKS = [
 ]
 
 
+def shape_for(entry):
+    """The shape of a small image that an entry takes."""
+    small = (1, 8, 8) if entry.channels is None else (entry.channels, entry.least, entry.least)
+    return entry.shape or small
+
+
 def made(name):
     """The model of a name, for an image that it takes; ``None`` where it needs a data set that may not be here."""
     entry = MODELS[name]
     if entry.made_from == "data":
         return None
-    shape = entry.shape or (1, 8, 8)
+    shape = shape_for(entry)
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     return catalogue.build(name, Observation(image, observations.scatter(shape, 0.3))).model
 
@@ -229,10 +236,8 @@ class TestModels:
     @pytest.mark.parametrize("name", MODELS)
     def test_it_takes_the_images_that_it_says(self, name, kinds):
         entry = MODELS[name]
-        if entry.shape is None:
-            assert tuple(made(name).image_shape) == (1, 8, 8)
-        elif name in kinds:
-            assert tuple(made(name).image_shape) == entry.shape
+        if name in kinds:
+            assert tuple(made(name).image_shape) == shape_for(entry)
 
     @pytest.mark.parametrize("name", MODELS)
     def test_it_needs_what_it_says(self, name, monkeypatch):
@@ -298,6 +303,34 @@ class TestModels:
         seen = Observation(torch.rand(shape), observations.scatter(shape, 0.5))
         with pytest.raises(ValueError, match=message):
             catalogue.build("digits-linear", seen)
+
+    def test_holes_of_a_photograph_in_windows(self):
+        """Model by model: as many draws as are asked for, away from the holes what was seen."""
+        image = torch.rand(3, 120, 90, generator=torch.Generator().manual_seed(0))
+        mask = observations.box(image.shape, 4, 4, 2, 3) & observations.box(image.shape, 100, 80, 3, 2)
+        for entry in (one for one in MODELS.values() if one.margin is not None):
+            chosen = replace(entry.approach(), draws=2, chains=1)
+            entry.check(Observation(image, mask), chosen)
+            posterior = chosen.complete(Observation(image, mask), progress=False)
+            completion = torch.from_numpy(posterior.posterior["completion"].to_numpy())
+            assert completion.shape == (1, 2, 3, 120, 90)
+            assert posterior.attrs["windows"] == 2
+            assert torch.equal(completion[0, 0][mask], image[mask])
+            assert not torch.equal(completion[0, 0], completion[0, 1])
+
+    def test_memory_grows_with_the_window_and_not_with_the_photograph(self):
+        entry = MODELS["photographs-diffusion"]
+        shape = (3, 1_000, 1_500)
+        small, large = observations.box(shape, 10, 10, 5, 5), observations.half(shape, "top")
+        for mask, fits in ((small, True), (large, False)):
+            seen = Observation(torch.zeros(shape), mask)
+            if fits:
+                entry.check(seen, entry.approach(), available=1.5e9)
+            else:
+                with pytest.raises(
+                    ValueError, match=r"3 x 1000 x 1500 needs .* GB of memory, of which there are 1.5"
+                ):
+                    entry.check(seen, entry.approach(), available=1.5e9)
 
     def test_unknown_names(self):
         with pytest.raises(ValueError, match="unknown model 'resnet'; there are linear-gaussian"):

@@ -195,6 +195,28 @@ class TestComplete:
         assert deviation.max() == 255
         assert not deviation[:4].any()
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_a_photograph_without_a_model(self, channels, run, tmp_path):
+        """The image chooses the prior; holes are completed in windows, and grey as colour, which is said."""
+        picture = np.tile(np.linspace(40, 200, 160).astype(np.uint8)[:, None, None], (1, 150, channels))
+        missing = np.zeros((160, 150), np.uint8)
+        missing[10:14, 20:30] = missing[140:150, 130:134] = 255
+        Pillow.fromarray(picture.squeeze()).save(tmp_path / "a.png")
+        Pillow.fromarray(missing).save(tmp_path / "m.png")
+        code, out, _ = run("complete", "a.png", "--missing", "m.png", "--draws", "2", "--out", "out")
+        assert code == 0
+        assert f"photographs-diffusion: a prior of photographs, as the image is {channels} x 160 x 150" in out
+        assert ("as one of three channels" in out) == (channels == 1)
+        idata = load(tmp_path / "out/posterior.nc")
+        assert idata.attrs["windows"] == 2
+        completion = group(idata, "posterior")["completion"].to_numpy()
+        assert completion.shape == (1, 2, 3, 160, 150)
+        whole = np.broadcast_to(picture.transpose(2, 0, 1) / 255, completion.shape)
+        np.testing.assert_allclose(completion[..., missing == 0], whole[..., missing == 0], atol=1e-6)
+        hidden = completion[..., missing > 0]
+        assert np.abs(hidden[0, 0] - hidden[0, 1]).max() > 0
+        assert np.abs(hidden - picture[missing > 0][:, :1].T / 255).max() < 0.3
+
 
 def weights(change):
     """A copy of the bundled weights of which one file was changed, in place of the bundled ones."""
@@ -241,6 +263,8 @@ def nothing(monkeypatch, folder):
 
 HALF = np.where(np.arange(8)[:, None] < 4, 0.5, np.nan) * np.ones((8, 8))
 SEEN = ("--mask", "half:bottom")
+PHOTOGRAPH = ("--model", "photographs-diffusion")
+SMALL = np.zeros((12, 20, 3), np.uint8)
 TRAIN = ("train", "fashion-mnist-vae", "--root", "idx")
 BAD = {
     # name: what is prepared, words of the command line, words of the message
@@ -293,6 +317,11 @@ BAD = {
     "no mask given": (nothing, (DIGIT, *FAST), "no transparent pixel; give --mask, --seen or --missing"),
     "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "at most 32 pixels"),
     "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural has 3 channels"),
+    "photograph too small": (array(SMALL), ("a.npy", *SEEN, *PHOTOGRAPH), "12 x 20 pixels; photographs-diffusion"),
+    "photograph too large": (
+        array(SMALL.repeat(4, 0)), ("a.npy", *SEEN, "--max-memory", "0.001"), "of memory, of which there are 0.001",
+    ),
+    "no memory": (nothing, (DIGIT, *SEEN, *FAST, "--max-memory", "0"), "--max-memory 0; expected a positive"),
     "prior": (nothing, ("train", "imagenet-vae"), "unknown bundled set 'imagenet-vae'; there are recipes for digits"),
     "approach": (nothing, (*COMPARE, "--approach", "dcgan"), "unknown model 'dcgan'; there are linear-gaussian"),
     "images beyond the last": (nothing, (*COMPARE, "--images", "0-297"), "digits has images 0-296"),
