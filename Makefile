@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types notebooks bench bench-models compare architectures train clean
+.PHONY: help demo test test-all lint types notebooks bench bench-models bench-photographs compare architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -50,8 +50,11 @@ bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's a
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
 	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \
-			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors; do \
+			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors expert_field; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
+
+bench-photographs: $(VENV)/installed  ## measure the priors of photographs on eight of them behind four masks
+	$(ONE) $(BIN)/python tests/benchmarks/photographs.py
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
@@ -70,6 +73,14 @@ train: $(VENV)/installed  ## train everything that is bundled anew
 
 train-%: $(VENV)/installed  ## train one of them, e.g. train-digits-vae-2d
 	$(BIN)/posterior-inpainting train $* --out models/networks/weights
+
+# Debian's package of the photographs; elsewhere unpack its files into a folder, and give `train --root FOLDER`.
+WALLPAPERS := /usr/share/backgrounds/aitzgorri_by_Aitzol_Berasategi.jpg
+$(WALLPAPERS):
+	apt-get install -y lomiri-wallpapers-16.04
+
+train-photographs-%: $(VENV)/installed | $(WALLPAPERS)
+	$(BIN)/posterior-inpainting train photographs-$* --out models/networks/weights --checkpoints build/checkpoints
 
 clean:  ## remove what the commands made
 	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -137,10 +137,9 @@ class ExpertConditionals(Conditionals):
 
     @torch.no_grad()
     def start(self, chains: int, generator: Generator) -> dict[str, Tensor]:
-        """Draw components as if nothing were known of the responses, and pixels given those."""
+        """Draw pixels as if every response had its mean precision: smoothly from what is seen."""
         like = self.experts.filters.new_zeros(chains, *self.shape)
-        components = self.experts.draw_components(like, generator)
-        return {"pixels": self._pixels(components, like, generator)}
+        return {"pixels": self._pixels(self.experts.mean_precisions(like), like, generator)}
 
     @torch.no_grad()
     def sweep(self, latents: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Problem
@@ -23,6 +24,8 @@ __all__ = ["Ranked", "RankedCompletions", "RankedLatents", "ranked", "simulate"]
 def simulate(model: ImageModel) -> tuple[Image, dict[str, Tensor]]:
     """Draw an image and the latents behind it.
 
+    Raises ``ValueError`` for a model that weighs what it draws by factors: unweighted, they are draws of another law.
+
     >>> from posterior_inpainting.models import LatentCode, pretrained
     >>> image, latents = simulate(LatentCode(pretrained.load("digits-vae-2d")))
     >>> tuple(image.shape), list(latents)
@@ -31,6 +34,12 @@ def simulate(model: ImageModel) -> tuple[Image, dict[str, Tensor]]:
     with torch.no_grad():
         trace = poutine.trace(model).get_trace()
     latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace) if name != "image"}
+    weights = [name for name, site in trace.nodes.items() if isinstance(site.get("fn"), Unit)]
+    if weights:
+        raise ValueError(
+            f"{type(model).__name__} weighs its draws (factor {', '.join(weights)}), so that calling it draws no data "
+            "of its own law; rank draws of a long chain of the prior instead"
+        )
     return trace.nodes["image"]["value"], latents
 
 

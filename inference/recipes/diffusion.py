@@ -27,7 +27,7 @@ class DenoiserRecipe(DatasetRecipe):
 
     Parameters
     ----------
-    features, blocks, patch, global_units, global_blocks, dropout
+    features, blocks, patch, global_units, global_blocks, dropout, pyramid
         As for ``Denoiser``; its centre and spread are those of the training images, and its size unless there are
         patches.
     patches
@@ -48,6 +48,7 @@ class DenoiserRecipe(DatasetRecipe):
     global_units: int = 512
     global_blocks: int = 4
     dropout: float = 0.1
+    pyramid: int = 0
     patches: tuple[int, int] | None = None
     mean_log_level: float = -0.5
     sd_log_level: float = 1.6
@@ -68,6 +69,7 @@ class DenoiserRecipe(DatasetRecipe):
                 global_units=self.global_units,
                 global_blocks=self.global_blocks,
                 dropout=self.dropout,
+                pyramid=self.pyramid,
                 centre=round(float(images.mean()), 4),
                 spread=round(float(images.std()), 4),
             )
@@ -162,9 +164,10 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
         dataset="photographs",
         held_back=60,
         features=(48, 80, 128),
+        pyramid=6,
         patches=(48, 30_000),
         mean_log_level=-1.0,
-        epochs=9,
+        epochs=8,
         batch_size=32,
         limits=(
             "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"

@@ -28,7 +28,7 @@ class ExpertRecipe(DatasetRecipe):
 
     Parameters
     ----------
-    filters, side, levels, components
+    filters, side, levels, components, gain
         As for ``Experts``.
     patches
         Side and number of the patches that they are trained on.
@@ -39,26 +39,32 @@ class ExpertRecipe(DatasetRecipe):
     """
 
     filters: int = 24
-    side: int = 5
-    levels: int = 2
-    components: int = 10
+    side: int = 3
+    levels: int = 3
+    components: int = 8
+    gain: float = 1 / 16
     patches: tuple[int, int] = (32, 10_000)
-    level: float = 0.05
-    chains: int = 32
-    likelihood_epochs: int = 4
+    level: float = 0.02
+    chains: int = 16
+    likelihood_epochs: int = 2
     likelihood_rate: float = 3e-4
 
     def experts(self, images: Image) -> Experts:
-        """Make the untrained experts for some images, from the recipe's seed."""
+        """Make the experts to begin with: principal components of what the filters of a level see of images."""
         with self.streams.seeded("experts"):
-            return Experts(
+            experts = Experts(
                 images.shape[1],
                 self.filters,
                 self.side,
                 self.levels,
                 self.components,
                 centre=round(float(images.mean()), 4),
+                gain=self.gain,
             )
+        with torch.no_grad():
+            for level, filters in enumerate(experts.filters):
+                _principal(filters, experts.seen_by_filters(images, level), self.level, self.gain)
+        return experts
 
     def fit(self, images: Image, progress: bool = True) -> Experts:
         """Train by score matching, then by likelihood."""
@@ -108,6 +114,22 @@ class ExpertRecipe(DatasetRecipe):
         )
 
 
+def _principal(filters: Tensor, patches: Tensor, level: float, gain: float) -> None:
+    """Set filters to the principal components of patches that vary least, with one spread of responses under noise.
+
+    What varies least says most of how pixels go together (Weiss & Freeman 2007). Components without variance, which
+    are the colours of the patches, are left out, and filters beyond the others stay as they are.
+    """
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))
+    wanted = variances > 1e-5 * variances[-1]
+    variances, components = variances[wanted][: len(filters)], components[:, wanted][:, : len(filters)]
+    found = components.T * (_SPREAD / gain / (variances + level**2).sqrt())[:, None]
+    filters[: len(found)] = found.reshape(-1, *filters.shape[1:])
+
+
+#: Standard deviation of the first filters' responses: the largest at which they do not make images too smooth.
+_SPREAD = 0.004
+
 _LIMITS = """\
 It knows how neighbouring pixels go together, and nothing that is wider than its filters: holes that are wider are
 filled with what its edges say, and with texture of no direction."""
@@ -153,6 +175,6 @@ def _moments(responses: Tensor) -> tuple[float, float]:
 
 EXPERT_RECIPES: dict[str, ExpertRecipe] = {
     "photographs-experts": ExpertRecipe(
-        dataset="photographs", held_back=60, epochs=6, batch_size=64, learning_rate=5e-3
+        dataset="photographs", held_back=60, epochs=5, batch_size=64, learning_rate=5e-3
     ),
 }

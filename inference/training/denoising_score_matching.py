@@ -87,9 +87,9 @@ class DenoisingScoreMatching(Loss):
         level, seen = self._levels(images, masks)
         noisy = images + level * torch.randn_like(images)
         with _in_training_mode(network), low_precision(images.device, self.low_precision):
-            left, log_variance, (skip, out) = network.residual(noisy, level)
+            left, log_variance, (guess, out) = network.residual(noisy, level)
         left, log_variance = left.float(), log_variance.float()
-        wanted = (images - network.centre - skip * (noisy - network.centre)) / out
+        wanted = (images - guess.float()) / out
         squares = (left - wanted).square()
         each = 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance)
         return torch.where(seen, self.seen_weight * each, each).sum()

@@ -10,6 +10,9 @@ with c the centre and d the spread of pixels. A second output is the logarithm o
 :math:`v(u, t) = o^2 \exp F_2`: the diagonal of the covariance of x given u (Bao et al. 2022, *Estimating the Optimal
 Covariance with Imperfect Mean in Diffusion Probabilistic Models*), which makes few reverse steps enough.
 
+With a ``Pyramid`` the fill that it makes of the pixels around stands in place of :math:`c + s (u - c)`, and what is
+left of x is that much less.
+
 The level may differ from pixel to pixel, and the network reads them all (as Chen et al. 2024, *Diffusion Forcing*, do
 along a sequence): with little noise on the pixels that are seen and much on the others it denoises given what is seen.
 """
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from posterior_inpainting.models.networks.global_branch import GlobalBranch
+from posterior_inpainting.models.networks.pyramid import Pyramid
 from posterior_inpainting.models.networks.u_net import UNet
 from posterior_inpainting.models.shapes import Image, InputError, describe
 
@@ -47,6 +51,8 @@ class Denoiser(nn.Module):
         convolutions; ``None`` for images of any size, and no such branch.
     global_units, global_blocks, dropout
         Of the global branch.
+    pyramid
+        Levels of a ``Pyramid`` whose fill the network corrects; 0 for none: it corrects what each pixel says of itself.
     centre, spread
         Mean and standard deviation of pixels.
 
@@ -77,6 +83,7 @@ class Denoiser(nn.Module):
         global_units: int = 512,
         global_blocks: int = 4,
         dropout: float = 0.1,
+        pyramid: int = 0,
         centre: float = 0.5,
         spread: float = 0.5,
     ):
@@ -84,10 +91,11 @@ class Denoiser(nn.Module):
         features = tuple(features)
         size = None if size is None else (size[0], size[1])
         counts = (channels, blocks, patch, *features, global_units, global_blocks, *(size or ()))
-        if min(counts) < 1 or not features or not spread > 0 or not 0 <= dropout < 1:
+        if min(counts) < 1 or pyramid < 0 or not features or not spread > 0 or not 0 <= dropout < 1:
             raise ValueError(
                 f"channels={channels}, features={features}, blocks={blocks}, patch={patch}, size={size}, "
-                f"global_units={global_units}, global_blocks={global_blocks}, dropout={dropout}, spread={spread}; "
+                f"global_units={global_units}, global_blocks={global_blocks}, dropout={dropout}, pyramid={pyramid}, "
+                f"spread={spread}; "
                 "expected at least 1 of each, a dropout in [0, 1) and a positive spread"
             )
         self.channels, self.features, self.blocks, self.patch = channels, features, blocks, patch
@@ -95,6 +103,7 @@ class Denoiser(nn.Module):
         self.dropout, self.centre, self.spread = dropout, centre, spread
         width = 4 * features[0]
         self.embedding = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.fill = Pyramid(pyramid, centre, spread) if pyramid else None
         # Beside every value of the image its noise level, and what is left of it when it is denoised by itself.
         inputs, outputs, self.whole = 3 * channels, 2 * channels, None
         if size is not None:
@@ -123,6 +132,7 @@ class Denoiser(nn.Module):
             "global_units": self.global_units,
             "global_blocks": self.global_blocks,
             "dropout": self.dropout,
+            "pyramid": 0 if self.fill is None else len(self.fill.log_variances),
             "centre": self.centre,
             "spread": self.spread,
         }
@@ -138,12 +148,11 @@ class Denoiser(nn.Module):
             Standard deviation of the noise, positive; ``(*batch,)`` or of fewer dimensions, or one a pixel, shaped as
             the images.
         """
-        left, log_variance, scales = self.residual(noisy, level)
-        skip, out = scales
-        return self.centre + skip * (noisy - self.centre) + out * left, out.square() * log_variance.exp()
+        left, log_variance, (guess, out) = self.residual(noisy, level)
+        return guess + out * left, out.square() * log_variance.exp()
 
     def residual(self, noisy: Image, level: Tensor) -> tuple[Image, Image, tuple[Tensor, Tensor]]:
-        """Return both outputs of the network F, and the factors s and o of the mean: what training compares."""
+        """Return both outputs of the network F, what they correct, and the factor o: what training compares."""
         if noisy.shape[-3] != self.channels:
             raise InputError(f"image is {describe(noisy)}; the denoiser takes {self.channels} channel(s)")
         if self.size is not None and noisy.shape[-2:] != self.size:
@@ -153,12 +162,18 @@ class Denoiser(nn.Module):
         level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
         t = level_of_pixels(noisy, level)
         total = (t.square() + self.spread**2).sqrt()
-        skip, out = self.spread**2 / total.square(), t * self.spread / total
         residual, log_level = noisy - self.centre, t.log().expand(noisy.shape)
-        inputs = torch.cat([residual / total, log_level / 4, skip * residual / self.spread], -3)
+        if self.fill is None:
+            guess, spread = self.centre + self.spread**2 / total.square() * residual, self.spread
+        else:
+            flat = noisy.reshape(-1, *noisy.shape[-3:])
+            guess = self.fill(flat, log_level.exp().reshape(flat.shape)).reshape(noisy.shape)
+            spread = _DETAIL * self.spread
+        out = t * spread / (t.square() + spread**2).sqrt()
+        inputs = torch.cat([residual / total, log_level / 4, (guess - self.centre) / self.spread], -3)
         highest = log_level.amax((-3, -2, -1)).reshape(-1)
         left, log_variance = self._network(inputs.reshape(-1, *inputs.shape[-3:]), highest).chunk(2, 1)
-        return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (skip, out)
+        return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (guess, out)
 
     def _network(self, images: Tensor, log_level: Tensor) -> Tensor:
         embedded = self.embedding(_waves(log_level))
@@ -176,6 +191,9 @@ def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
     """
     return level if level.dim() == noisy.dim() else level[..., None, None, None]
 
+
+#: Spread of pixels about a pyramid's fill, over that of pixels.
+_DETAIL = 0.4
 
 #: Frequencies that the noise level is told by.
 _WAVES = 16

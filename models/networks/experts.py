@@ -29,7 +29,7 @@ __all__ = ["Experts"]
 
 
 class Experts(nn.Module):
-    """Filters without a mean on one or more levels, and the mixture weights of each.
+    """Filters without a mean in any channel, on one or more levels, and the mixture weights of each.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ class Experts(nn.Module):
         The precision epsilon of a pixel about the centre, which makes the law proper.
     centre
         c, about which nothing else is known.
+    gain
+        What ``filters`` are multiplied with: experts of photographs overlap, and each says little.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class Experts(nn.Module):
         *,
         ridge: float = 1e-2,
         centre: float = 0.5,
+        gain: float = 1.0,
     ):
         super().__init__()
         if min(channels, count, levels, components) < 1 or side < 2 or not ridge > 0:
@@ -78,7 +81,7 @@ class Experts(nn.Module):
                 f"ridge={ridge}; expected at least 1 of each, a side of at least 2 and a positive ridge"
             )
         self.channels, self.count, self.side, self.levels = channels, count, side, levels
-        self.components, self.ridge, self.centre = components, ridge, centre
+        self.components, self.ridge, self.centre, self.gain = components, ridge, centre, gain
         self.filters = nn.Parameter(torch.randn(levels, count, channels, side, side) / side)
         self.raw_weights = nn.Parameter(torch.zeros(levels, count, components))
 
@@ -92,6 +95,7 @@ class Experts(nn.Module):
             "components": self.components,
             "ridge": self.ridge,
             "centre": self.centre,
+            "gain": self.gain,
         }
 
     @property
@@ -105,8 +109,12 @@ class Experts(nn.Module):
         return 2.0 ** -torch.arange(self.components, dtype=self.filters.dtype, device=self.filters.device)
 
     def kernels(self) -> Tensor:
-        """Return the filters less their means: what all of an image has in common moves no expert."""
-        return self.filters - self.filters.mean((-3, -2, -1), keepdim=True)
+        """Return the filters times the gain, less their means in each channel.
+
+        A colour that an image has everywhere moves no expert: filters of differences between channels would make what
+        is hidden grey beside saturated colours.
+        """
+        return self.gain * (self.filters - self.filters.mean((-2, -1), keepdim=True))
 
     def responses(self, images: Image) -> list[Tensor]:
         """Return what the filters of each level say of images ``(n, channel, row, column)``."""
@@ -114,6 +122,12 @@ class Experts(nn.Module):
             F.conv2d(_blurred(images, level), kernel, dilation=2**level)
             for level, kernel in enumerate(self.kernels())
         ]
+
+    def seen_by_filters(self, images: Image, level: int) -> Tensor:
+        """Return what filters of a level are multiplied with at every place, less its colour, ``(place, value)``."""
+        blurred = _blurred(images, level)
+        seen = F.unfold(blurred, self.side, dilation=2**level).transpose(1, 2).reshape(-1, self.side**2)
+        return (seen - seen.mean(1, keepdim=True)).reshape(-1, self.channels * self.side**2)
 
     def log_density(self, images: Image) -> Tensor:
         """Return the log density of images ``(n, channel, row, column)``, but for a constant, ``(n,)``."""
@@ -129,15 +143,13 @@ class Experts(nn.Module):
         return torch.stack(each).sum(0)
 
     @torch.no_grad()
-    def draw_components(self, like: Image, generator: Generator) -> list[Tensor]:
-        """Draw a component for each response by its weight alone; return precisions, for images shaped as ``like``."""
+    def mean_precisions(self, like: Image) -> list[Tensor]:
+        """Return the mean precision of each response when nothing is known of it, for images shaped as ``like``."""
         precisions = self.scales.reciprocal().square()
-        found = []
-        for responses, weights in zip(self.responses(like), self._log_weights(), strict=True):
-            each = responses.transpose(0, 1)
-            chosen = torch.multinomial(weights.exp(), each[0].numel(), replacement=True, generator=generator)
-            found.append(precisions[chosen].reshape(each.shape).transpose(0, 1))
-        return found
+        return [
+            (weights.exp() @ precisions)[:, None, None].expand_as(responses)
+            for responses, weights in zip(self.responses(like), self._log_weights(), strict=True)
+        ]
 
     @torch.no_grad()
     def draw_precisions(self, images: Image, generator: Generator) -> list[Tensor]:

@@ -13,6 +13,7 @@ import multiprocessing
 import resource
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from cases import masks
 from scipy.stats import wasserstein_distance
 from timing import Stopwatch
 
-from posterior_inpainting.inference import catalogue, infer
+from posterior_inpainting.inference import catalogue
 from posterior_inpainting.inference.evaluation.scores import score
 from posterior_inpainting.models import Observation, datasets, observations
 from posterior_inpainting.models.shapes import Image, Mask
@@ -33,6 +34,8 @@ BIHARMONIC = "biharmonic"
 APPROACHES = (
     BIHARMONIC,
     "gaussian-process",
+    "photographs-diffusion",
+    "photographs-experts",
     "deep-image-prior-full",
 )
 #: Draws of each posterior, of all chains.
@@ -81,9 +84,9 @@ def biharmonic(seen: Observation, image: Image) -> dict[str, float]:
 
 def drawn(approach: str, seen: Observation, image: Image) -> dict[str, float]:
     """Draw, and score the draws."""
-    chosen = catalogue.build(approach, seen)
-    sizes = {"draws": max(1, DRAWS // chosen.chains), "chains": chosen.chains}
-    posterior = infer(chosen.model, seen, chosen.method, **sizes, progress=False)
+    chosen = catalogue.approach(approach)
+    chosen = replace(chosen, draws=max(1, DRAWS // chosen.chains))
+    posterior = chosen.complete(seen, progress=False)
     scores = score(posterior, image)
     completion = posterior.posterior["completion"].to_numpy().reshape(-1, *SHAPE)
     found = {name: float(scores[name]) for name in FIGURES.values() if name in scores}

@@ -22,6 +22,7 @@ from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
 from posterior_inpainting.models.diffusion import FewStepDecoder
 from posterior_inpainting.models.networks import Denoiser
 from posterior_inpainting.models.networks.global_branch import GlobalBranch
+from posterior_inpainting.models.networks.pyramid import Pyramid
 
 SHAPE = (1, 1, 3)
 
@@ -219,6 +220,9 @@ class TestDenoiser:
             (lambda: Denoiser(features=()), "expected at least 1 of each"),
             (lambda: Denoiser(spread=0.0), "a positive spread"),
             (lambda: Denoiser(1)(torch.rand(3, 8, 8), torch.tensor(0.1)), "takes 1 channel"),
+            (lambda: Denoiser(pyramid=-1), "pyramid=-1"),
+            (lambda: Pyramid(0), "levels=0"),
+            (lambda: DiffusionPrior(Denoiser(size=(8, 9)), (1, 8, 8)), "takes 8 x 9 pixels, and shape"),
             (lambda: Denoiser(dropout=1.0), "a dropout in \\[0, 1\\)"),
             (lambda: Denoiser(size=(8, 0)), "expected at least 1 of each"),
             (lambda: Denoiser(size=(8, 9))(torch.rand(1, 8, 8), torch.tensor(0.1)), "takes 8 x 9 pixels"),
@@ -229,11 +233,56 @@ class TestDenoiser:
             (lambda: DenoisingScoreMatching(sd_log_level=0.0), "sd_log_level=0.0"),
             (lambda: DenoisingScoreMatching(seen_weight=0.0), "seen_weight=0.0"),
         ],
-        ids=range(12),
+        ids=range(15),
     )
     def test_bad_input(self, make, message):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+class TestPyramid:
+    @pytest.mark.parametrize("size", [(8, 8), (7, 13), (1, 3)])
+    def test_an_image_that_is_seen_stays_and_one_that_is_not_is_the_centre(self, size):
+        image, pyramid = torch.rand(2, 3, *size), Pyramid(3, centre=0.4)
+        with torch.no_grad():
+            torch.testing.assert_close(pyramid(image, torch.tensor(1e-4)), image, atol=1e-3, rtol=0)
+            nothing = pyramid(image, torch.tensor(1e4))
+        torch.testing.assert_close(nothing, torch.full_like(image, 0.4), atol=1e-3, rtol=0)
+
+    def test_of_one_level_without_neighbours_it_is_exact(self):
+        """Four pixels about a mean about the centre: Gaussian, with a posterior that is known."""
+        pyramid = Pyramid(1, centre=0.4, spread=0.3)
+        q = float(pyramid.log_variances.detach().exp())
+        level = torch.tensor([[[[0.1, 10.0], [0.2, 0.05]]]])
+        noisy = torch.tensor([[[[0.9, 4.0], [0.7, 0.6]]]])
+        covariance = 0.3**2 + q * torch.eye(4)
+        gain = covariance @ torch.linalg.inv(covariance + level.square().flatten().diag())
+        mean = 0.4 + gain @ (noisy.flatten() - 0.4)
+        with torch.no_grad():
+            found = pyramid(noisy, level).flatten()
+        # What comes down holds a pixel's own part once more: hidden pixels are exact, and seen ones nearly.
+        assert float(found[1] - mean[1]) == pytest.approx(0, abs=2e-3)
+        assert float((found - mean).abs().max()) < 0.02
+
+    def test_a_slope_goes_on_through_a_hole(self):
+        image = torch.linspace(0.2, 0.8, 32).expand(1, 1, 32, 32).contiguous()
+        level = torch.full_like(image, 0.01)
+        level[..., 10:16, 14:18] = 10.0
+        noisy = image + level * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            error = (Pyramid()(noisy, level) - image)[level > 1]
+        assert float(error.abs().max()) < 0.05
+
+    def test_a_denoiser_begins_with_it(self):
+        """Untrained, its mean is the fill, and it is saved and loaded with it."""
+        denoiser = Denoiser(3, (4, 8), pyramid=2, spread=0.2)
+        again = Denoiser(**denoiser.configuration())
+        again.load_state_dict(denoiser.state_dict())
+        noisy, level = torch.rand(2, 5, 3, 9, 10), torch.rand(2, 5, 3, 9, 10) + 0.01
+        with torch.no_grad():
+            for one in (denoiser, again):
+                fill = one.fill(noisy.flatten(0, 1), level.flatten(0, 1)).reshape(noisy.shape)
+                torch.testing.assert_close(one(noisy, level)[0], fill)
 
 
 class TestTraining:

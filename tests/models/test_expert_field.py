@@ -43,9 +43,9 @@ class TestExperts:
         torch.testing.assert_close(dense, dense.T)
         torch.testing.assert_close(dense.diagonal(), experts.diagonal(precisions).flatten())
 
-    def test_what_all_of_an_image_has_in_common_moves_no_expert(self, experts):
-        images = torch.rand(2, 2, 9, 10).double()
-        torch.testing.assert_close(experts.log_experts(images), experts.log_experts(images + 0.3))
+    def test_a_colour_that_an_image_has_everywhere_moves_no_expert(self, experts):
+        images, colour = torch.rand(2, 2, 9, 10).double(), torch.tensor([0.3, -0.1]).double()[:, None, None]
+        torch.testing.assert_close(experts.log_experts(images), experts.log_experts(images + colour))
 
     def test_log_density_is_that_of_the_mixtures(self, experts):
         images = torch.rand(2, 2, 9, 10).double()

@@ -16,6 +16,7 @@ from posterior_inpainting.inference import (
     ChEES,
     DiffPIR,
     Exact,
+    Gibbs,
     NoiseMatchedGibbs,
     ParallelTempering,
     TemperedSMC,
@@ -30,7 +31,8 @@ from posterior_inpainting.inference.evaluation.calibration_plots import rank_ecd
 from posterior_inpainting.inference.evaluation.held_out import score_real, summary
 from posterior_inpainting.inference.evaluation.uniformity import uniformity
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models import MixtureField, Observation, datasets, observations
+from posterior_inpainting.models import ExpertField, MixtureField, Observation, datasets, observations
+from posterior_inpainting.models.networks import Experts
 
 QUIET = {"mask": HALF, "progress": False}
 
@@ -349,6 +351,13 @@ class TestCalibration:
         settings = {"model": linear, "method": Exact(), "datasets": 10, "draws": 10, "chains": 1, **QUIET}
         with pytest.raises(ValueError, match=message):
             calibrate(**settings | change)
+
+
+def test_a_model_that_weighs_its_draws_is_refused():
+    """Called, it draws data of another law than its own: every posterior would look wrong."""
+    model = ExpertField(Experts(channels=1, count=2, side=2, levels=1), (1, 8, 8))
+    with pytest.raises(ValueError, match=r"ExpertField weighs its draws \(factor experts\)"):
+        calibrate(model, Gibbs(warmup=1), datasets=10, draws=10, chains=1, **QUIET)
 
 
 @pytest.mark.parametrize("verb", [calibrate, sbc, tarp, coverage])

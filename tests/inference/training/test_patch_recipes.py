@@ -96,6 +96,18 @@ def test_marginals_of_draws_of_known_experts():
     assert drawn.kurtosis == pytest.approx(3, abs=0.3)
 
 
+def test_experts_begin_with_filters_of_one_spread(photographs):
+    """Responses of the first filters to images under noise; a colour that is everywhere moves none."""
+    recipe = RECIPES["experts"]
+    experts = recipe.experts(photographs)
+    noisy = photographs + recipe.level * torch.randn(photographs.shape)
+    with torch.no_grad():
+        (responses,) = experts.responses(noisy)
+    spread = responses.transpose(0, 1).flatten(1).std(1)
+    torch.testing.assert_close(spread, torch.full_like(spread, float(spread[0])), rtol=0.3, atol=0)
+    assert experts.filters.mean((-2, -1)).abs().max() < 1e-3 * experts.filters.abs().max()
+
+
 def _precision(experts):
     """The precision of an 8 x 8 field whose only component has standard deviation 1."""
     basis = torch.eye(64).reshape(64, 1, 8, 8)

@@ -1,12 +1,17 @@
 """Recipes: one table, one writer, and settings that a card can be made again from."""
 
+import contextlib
 import dataclasses
+import importlib
 
 import pytest
+import torch
 
 from posterior_inpainting.inference.recipes import RECIPES
 from posterior_inpainting.inference.recipes.model_card import Minutes, card, settings_table
 from posterior_inpainting.inference.recipes.recipe import Description
+from posterior_inpainting.inference.recipes.train_recipe import train_recipe
+from posterior_inpainting.inference.training.low_precision import low_precision
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -35,3 +40,31 @@ def test_card_from_fixed_numbers():
     )
     assert "no GPU.\nIt was quick.\n\n| setting | value |" in text
     assert text.endswith("## Measured on three images\n\n| figure | value |\n\n## Limits\n\nMany.\n")
+
+
+def test_two_sets_may_share_a_folder_of_checkpoints(tmp_path, monkeypatch):
+    """Each in its own under its name, so that one training does not take up another's."""
+    folders = []
+
+    @contextlib.contextmanager
+    def noted(folder):
+        folders.append(folder)
+        raise KeyboardInterrupt
+        yield
+
+    module = importlib.import_module(train_recipe.__module__)  # its package exports a function of its name
+    monkeypatch.setattr(module, "checkpoints_in", noted)
+    for name in ("one", "other"):
+        with pytest.raises(KeyboardInterrupt):
+            train_recipe(name, RECIPES["digits-vae-2d"], tmp_path, progress=False, checkpoints=tmp_path)
+    assert folders == [tmp_path / "one", tmp_path / "other"]
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_low_precision_where_the_processor_has_it(has, monkeypatch):
+    """Elsewhere it would be emulated, at many times the cost."""
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: has)
+    for wanted in (True, False):
+        with low_precision(torch.device("cpu"), wanted):
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+        assert product.dtype == (torch.bfloat16 if has and wanted else torch.float32)
