@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +21,9 @@ __all__ = ["Entry", "Given", "MadeFrom", "written"]
 #: ``weights``: loaded from the package. ``data``: fitted to the training images of a data set. ``patches``: the same,
 #: cut to the size of the image. ``image``: made for each image, from its shape or fitted to its seen pixels.
 MadeFrom = Literal["weights", "data", "patches", "image"]
+
+#: Values of all draws together, beyond which there are fewer draws by default.
+_MOST_VALUES = 2**22
 
 #: Bytes for each value of a draw: completion and image, in single precision, once more while they are written.
 _KEPT = 24
@@ -124,6 +128,16 @@ class Entry:
         """Method, draws and chains by default, in words."""
         restarts = self.method.draws_are == "restarts"
         return written(self.method) + ("" if restarts else f", {self.draws} draws x {self.chains}")
+
+    def draws_for(self, shape: ImageShape) -> int:
+        """Return how many draws a chain are kept of images of a shape: fewer of large ones, at least 8 of all chains.
+
+        >>> from posterior_inpainting.inference.catalogue import entry
+        >>> entry("gaussian-process").draws_for((1, 28, 28)), entry("gaussian-process").draws_for((3, 256, 256))
+        (400, 21)
+        """
+        fit = _MOST_VALUES // (math.prod(shape) * self.chains)
+        return min(self.draws, max(fit, math.ceil(8 / self.chains)))
 
     def approach(self, root: str | Path | None = None) -> Approach:
         """Return model, method and draws; the model is made when an observation is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -257,4 +258,5 @@ def build(name: str, observation: Observation, root: str | Path | None = None) -
     >>> posterior.posterior.sizes["draw"]
     400
     """
-    return approach(name, root).made_for(observation)
+    found = approach(name, root).made_for(observation)
+    return replace(found, draws=entry(name).draws_for(observation.shape))

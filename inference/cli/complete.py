@@ -57,7 +57,7 @@ def complete(
     if entry.channels == 3 and observation.shape[0] == 1:
         said.append(f"{model}: a prior of colours; the grey image is completed as one of three channels")
         observation, whole = _in_colour(observation, whole)
-    approach = drawing.of(entry, root)
+    approach = drawing.of(entry, root, observation.shape)
     entry.check(observation, approach, _bytes(max_memory))
     for line in said:
         typer.echo(line)

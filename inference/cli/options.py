@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from posterior_inpainting.inference.catalogue import Approach, Entry
-    from posterior_inpainting.models.shapes import Image, Mask
+    from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
 __all__ = ["DATA_FOLDER", "Drawing", "HeldOut", "laid_out"]
 
@@ -64,11 +64,13 @@ class Drawing:
     warmup: Annotated[int | None, typer.Option(help="Iterations that adapt, if not the method's own.")] = None
     seed: Annotated[int, typer.Option(help="Seed: the same one gives the same numbers.")] = 0
 
-    def of(self, entry: Entry, root: Path | None = None) -> Approach:
-        """Return the approach of an entry with these settings in place of its own."""
+    def of(self, entry: Entry, root: Path | None = None, shape: ImageShape | None = None) -> Approach:
+        """Return the approach of an entry, to images of a shape, with these settings in place of its own."""
         from posterior_inpainting.inference import catalogue
 
         approach = entry.approach(root)
+        if shape is not None:
+            approach = changed(approach, draws=entry.draws_for(shape))
         if self.method is not None:
             other = catalogue.method(self.method)
             numbers = catalogue.METHODS[self.method]

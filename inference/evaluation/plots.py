@@ -19,6 +19,9 @@ __all__ = ["completions", "coverage_curve", "describe", "picture", "pixel_rhat",
 
 _HIDDEN = (0.85, 0.45, 0.35)  # no image is of this colour all over, so a hole is not taken for content
 
+#: Pixels a side from which panels are wider, and five in a row.
+_LARGE = 64
+
 
 def completions(idata, truth: Image | None = None, draws: int = 6, title: str | None = None) -> np.ndarray:
     """Draw one sheet: observed, mean, standard deviation, some draws, and the truth if it is given.
@@ -65,10 +68,13 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     panels += [(f"{word} {i + 1}", picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
     if truth is not None:
         panels.append(("truth", picture(truth.cpu().numpy())))
-    columns = min(len(panels), 10) if len(panels) <= 10 else -(-len(panels) // 2)
+    large = max(mask.shape[1:]) > _LARGE
+    columns = len(panels) if len(panels) <= 10 else -(-len(panels) // 2)
+    columns = min(columns, 5) if large else columns
     rows = -(-len(panels) // columns)
+    size = 2.4 if large else 1.35
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.35 * columns, 1.55 * rows + 0.35), layout="constrained"
+        rows, columns, figsize=(size * columns, (size + 0.2) * rows + 0.35), layout="constrained"
     )
     axes = np.atleast_1d(axes).ravel()
     for axis in axes:

@@ -167,7 +167,7 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
         pyramid=6,
         patches=(48, 30_000),
         mean_log_level=-1.0,
-        epochs=8,
+        epochs=6,
         batch_size=32,
         limits=(
             "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"

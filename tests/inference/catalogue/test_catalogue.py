@@ -318,6 +318,13 @@ class TestModels:
             assert torch.equal(completion[0, 0][mask], image[mask])
             assert not torch.equal(completion[0, 0], completion[0, 1])
 
+    @pytest.mark.parametrize("name", ["gaussian-process", "deep-image-prior-full", "photographs-experts"])
+    def test_large_images_have_fewer_draws_by_default(self, name):
+        entry = MODELS[name]
+        assert entry.draws_for((3, 32, 32)) == entry.draws
+        large = entry.draws_for((3, 400, 400)) * entry.chains
+        assert 8 <= large < min(24, entry.draws * entry.chains + 1)
+
     def test_memory_grows_with_the_window_and_not_with_the_photograph(self):
         entry = MODELS["photographs-diffusion"]
         shape = (3, 1_000, 1_500)
