@@ -143,7 +143,7 @@ class TestNothingIsForgotten:
         used = {getattr(one.make, "func", one.make).__name__ for one in MODELS.values()}
         assert not public - used, (
             f"making.{', making.'.join(sorted(public - used))} makes no model: add an Entry to "
-            "inference/catalogue/compared.py or models.py"
+            "inference/catalogue/compared.py or further.py"
         )
 
     def test_models(self, kinds):
@@ -156,7 +156,7 @@ class TestNothingIsForgotten:
         missing = public - set(kinds.values()) - unnamed
         assert not missing, (
             f"{', '.join(sorted(missing))} has no name: add how it is made to inference/catalogue/making.py and an "
-            "Entry to inference/catalogue/models.py, or a reason to UNNAMED of tests/registry.py"
+            "Entry to inference/catalogue/further.py, or a reason to UNNAMED of tests/registry.py"
         )
         assert not unnamed & set(kinds.values()), (
             "a model with a name needs no reason in UNNAMED of tests/registry.py"
@@ -213,7 +213,7 @@ class TestNothingIsForgotten:
         assert not untold, f"{', '.join(sorted(untold))} is not among the bundled networks of README.md"
         unused = bundled - {prior for one in MODELS.values() for prior in one.priors}
         assert not unused, (
-            f"no model is made of {', '.join(sorted(unused))}: add an Entry to inference/catalogue/models.py"
+            f"no model is made of {', '.join(sorted(unused))}: add an Entry to inference/catalogue/further.py"
         )
 
     def test_approaches_stand_in_the_readme(self):
