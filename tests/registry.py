@@ -128,7 +128,6 @@ UNNAMED = {
     BayesianDecoder: "trained on many images; one image is completed by CodeAndUnits, code-and-weights",
     CodeAndWeights: "the posterior of code-and-weights in all weights' coordinates, which takes minutes an image",
     EmpiricalPrior: "nearest-5 and nearest-20 are made of training images, which tests do without",
-    ExpertField: "filters of photographs are not bundled yet; load() takes a folder of one's own",
     MixtureField: "the yardstick of samplers that denoise, fitted to small images of one's own",
     VariationalAutoencoder: "trained on many images; one image is completed by LatentCode, vae",
 }

@@ -69,9 +69,8 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     if truth is not None:
         panels.append(("truth", picture(truth.cpu().numpy())))
     large = max(mask.shape[1:]) > _LARGE
-    columns = len(panels) if len(panels) <= 10 else -(-len(panels) // 2)
-    columns = min(columns, 5) if large else columns
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // 5) if large else 1 + (len(panels) > 10)
+    columns = -(-len(panels) // rows)
     size = 2.4 if large else 1.35
     figure, axes = plt.subplots(
         rows, columns, figsize=(size * columns, (size + 0.2) * rows + 0.35), layout="constrained"

@@ -47,7 +47,7 @@ class ExpertRecipe(DatasetRecipe):
     level: float = 0.02
     chains: int = 16
     likelihood_epochs: int = 2
-    likelihood_rate: float = 3e-4
+    likelihood_rate: float = 3e-3
 
     def experts(self, images: Image) -> Experts:
         """Make the experts to begin with: principal components of what the filters of a level see of images."""
@@ -135,7 +135,7 @@ It knows how neighbouring pixels go together, and nothing that is wider than its
 filled with what its edges say, and with texture of no direction."""
 
 
-def marginals(experts: Experts, photographs: Image, streams: Any, warmup: int = 200) -> dict[str, str]:
+def marginals(experts: Experts, photographs: Image, streams: Any, warmup: int = 80) -> dict[str, str]:
     """Return how filters respond to photographs and to draws of the prior: spread and kurtosis, means over filters.
 
     Parameters
@@ -153,7 +153,7 @@ def marginals(experts: Experts, photographs: Image, streams: Any, warmup: int = 
     model = ExpertField(experts, shape)
     nothing = torch.zeros(shape, dtype=torch.bool)
     problem = Problem(model, (torch.zeros(shape), nothing))
-    drawn = Gibbs(warmup=warmup, thin=20).run(problem, Plan(4, 64, streams)).latents["completion"]
+    drawn = Gibbs(warmup=warmup, thin=20).run(problem, Plan(2, 24, streams)).latents["completion"]
     found = {}
     with torch.no_grad():
         both = {"photographs": photographs, "draws": drawn.flatten(0, 1)}
@@ -175,6 +175,6 @@ def _moments(responses: Tensor) -> tuple[float, float]:
 
 EXPERT_RECIPES: dict[str, ExpertRecipe] = {
     "photographs-experts": ExpertRecipe(
-        dataset="photographs", held_back=60, epochs=5, batch_size=64, learning_rate=5e-3
+        dataset="photographs", held_back=60, epochs=3, batch_size=64, learning_rate=3e-2
     ),
 }

@@ -38,7 +38,7 @@ def against_nuts(quick: bool) -> list[dict[str, Any]]:
     for name, picture, top, left in (("an edge (astronaut)", 0, 60, 100), ("a texture (cat)", 1, 120, 120)):
         crop = pictures[picture, :, top : top + 16, left : left + 16].clone()
         model, seen = ExpertField.load(NAME, SHAPE), Observation(crop, BOX)
-        draws, warmup, chains = (20, 20, 2) if quick else (400, 300, 2)
+        draws, warmup, chains = (20, 20, 2) if quick else (200, 200, 2)
         with Stopwatch() as by_gibbs:
             ours = infer(model, seen, Gibbs(warmup=100, thin=2), draws=4 * draws, chains=8, progress=False)
         with Stopwatch() as by_nuts:
@@ -84,7 +84,7 @@ def apart(one: np.ndarray, two: np.ndarray) -> float:
 def calibration(count: int, store: Any) -> dict[str, list[float]]:
     """Rank truths of the prior, each of a chain of its own, among draws of their posteriors: ``(0, 1)`` each."""
     model = ExpertField.load(NAME, SHAPE)
-    prior = infer(model, NOTHING, Gibbs(warmup=400), draws=1, chains=count, seed=1, progress=False)
+    prior = infer(model, NOTHING, Gibbs(warmup=200), draws=1, chains=count, seed=1, progress=False)
     truths = torch.as_tensor(prior.posterior["completion"].to_numpy())[:, 0]
     generator, random = torch.Generator().manual_seed(2), np.random.default_rng(3)
     kept: dict[str, list[float]] = tables.stored_rows(store, {})
@@ -96,7 +96,7 @@ def calibration(count: int, store: Any) -> dict[str, list[float]]:
         if number < done:
             continue
         seen = Observation(noisy, BOX)
-        method = Gibbs(warmup=60, thin=8)
+        method = Gibbs(warmup=24, thin=4)
         posterior = infer(model, seen, method, draws=16, chains=4, seed=number, progress=False)
         drawn = torch.as_tensor(posterior.posterior["completion"].to_numpy()).flatten(0, 1)
         quantities = {
