@@ -46,6 +46,7 @@ class PixelCrossEntropy(Loss):
 
     Examples
     --------
+    >>> import torch
     >>> from posterior_inpainting.inference.training.train import train
     >>> from posterior_inpainting.models import datasets, observations
     >>> from posterior_inpainting.models.networks.masked_convolution import GatedPixelCNN
