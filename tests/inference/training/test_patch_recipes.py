@@ -15,7 +15,9 @@ from posterior_inpainting.models.images.photographs import PHOTOGRAPHS
 
 SMALL = {"dataset": "photographs", "epochs": 1, "batch_size": 16}
 RECIPES = {
-    "denoiser": DenoiserRecipe(patches=(16, 32), features=(8, 16), limits="many", remark=attribution(), **SMALL),
+    "denoiser": DenoiserRecipe(
+        patches=(16, 32), features=(8, 16), limits="many", remark=attribution(), **SMALL
+    ),
     "experts": ExpertRecipe(
         patches=(16, 32), filters=3, side=3, levels=1, components=3, chains=4, likelihood_epochs=1, **SMALL
     ),
