@@ -12,8 +12,8 @@ __all__ = ["low_precision"]
 def low_precision(device: torch.device, wanted: bool) -> AbstractContextManager:
     """Return a context in which networks compute in bfloat16, if it is wanted and the processor can.
 
-    Without those the same products are emulated, and cost 13 times those of single precision (measured for a denoiser
-    on a processor with AVX2).
+    On processors without instructions for it the same products are emulated, and cost 13 times those of single
+    precision (measured for a denoiser on a processor with AVX2).
 
     Examples
     --------

@@ -49,8 +49,8 @@ class DiffusionPrior(ImageModel):
     Parameters
     ----------
     denoiser
-        ``Denoiser``, or a network that is called as it is and has its ``centre``, ``spread``, ``channels`` and
-        ``takes_levels_of_pixels``.
+        ``Denoiser``, or a network that is called as it is and has its ``centre``, ``spread``, ``channels``, ``size``
+        and ``takes_levels_of_pixels``.
     image_shape
         ``(channel, row, column)``; of any size that the network takes.
     steps
@@ -168,7 +168,7 @@ def check_denoiser(denoiser: Any, image_shape: ImageShape, noise: float) -> None
         raise ValueError(
             f"the denoiser takes {denoiser.channels} channel(s), and shape={image_shape} has {image_shape[0]}"
         )
-    size = getattr(denoiser, "size", None)
+    size = denoiser.size
     if size is not None and tuple(size) != tuple(image_shape[1:]):
         raise ValueError(
             f"the denoiser takes {size[0]} x {size[1]} pixels, and shape={image_shape} has others"

@@ -167,7 +167,7 @@ class Denoiser(nn.Module):
             guess, spread = self.centre + self.spread**2 / total.square() * residual, self.spread
         else:
             flat = noisy.reshape(-1, *noisy.shape[-3:])
-            guess = self.fill(flat, log_level.exp().reshape(flat.shape)).reshape(noisy.shape)
+            guess = self.fill(flat, t.expand(noisy.shape).reshape(flat.shape)).reshape(noisy.shape)
             spread = _DETAIL * self.spread
         out = t * spread / (t.square() + spread**2).sqrt()
         inputs = torch.cat([residual / total, log_level / 4, (guess - self.centre) / self.spread], -3)
