@@ -240,7 +240,7 @@ class TestConditionalDiffusion:
     def test_a_denoiser_of_one_level_an_image_is_refused(self):
         network = torch.nn.Conv2d(1, 2, 1)
         network.channels, network.centre, network.spread = 1, 0.0, 1.0
-        network.takes_levels_of_pixels = False
+        network.size, network.takes_levels_of_pixels = None, False
         with pytest.raises(ValueError, match="takes one noise level an image, not one a pixel"):
             infer(DiffusionPrior(network, SHAPE), self.SEEN, ConditionalDiffusion(), progress=False)
 
