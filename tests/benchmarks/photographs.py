@@ -145,10 +145,8 @@ def rows(stored: dict[str, dict[str, float]], by: str) -> list[dict[str, Any]]:
 def page(options: Any, stored: dict[str, dict[str, float]]) -> str:
     """Return the page."""
     digits = {"CRPS": ".4f", "95 %": ".3f", "seconds": ".1f"}
-    parts = [
     run = f"{tables.command(options)} --images {options.images} --only {options.only}"
     parts = [f"# Photographs\n\n    {run}\n\n{tables.measured_on()}\n\n{NOTE}"]
-    ]
     for by in ("all", "mask", "picture"):
         title = {"all": "Over all pictures and masks", "mask": "By mask", "picture": "By picture"}[by]
         parts.append(f"## {title}\n\n{tables.table_of(rows(stored, by), digits)}")
