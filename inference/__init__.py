@@ -37,7 +37,10 @@ from posterior_inpainting.inference.results.convert import load, save
 from posterior_inpainting.inference.results.recover import recover
 from posterior_inpainting.inference.training.adversarial_losses import R1, WassersteinGP
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
-from posterior_inpainting.inference.training.denoising_score_matching import DenoisingScoreMatching
+from posterior_inpainting.inference.training.denoising_score_matching import (
+    DenoisingScoreMatching,
+    FillLikelihood,
+)
 from posterior_inpainting.inference.training.expert_losses import ExpertLikelihood, ExpertScoreMatching
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.noise_of_projections import Projection, fit_noise, project
@@ -69,6 +72,7 @@ __all__ = [
     "Exact",
     "ExpertLikelihood",
     "ExpertScoreMatching",
+    "FillLikelihood",
     "Gibbs",
     "Loss",
     "Method",

@@ -166,14 +166,24 @@ class ExpertConditionals(Conditionals):
         right = experts.adjoint([noise(d) * d.sqrt() for d in precisions], like)
         right += experts.ridge * experts.centre + math.sqrt(experts.ridge) * noise(like)
         right += certain * self.target + certain.sqrt() * noise(like)
-        diagonal = experts.diagonal(precisions) + certain
-        return conjugate_gradients(
-            lambda x: experts.precision_times(x, precisions) + certain * x,
-            lambda x: x / diagonal,
-            right,
+
+        def times(x: Image) -> Image:
+            return experts.precision_times(x, precisions) + certain * x
+
+        # Solved for is what is left of a guess, in units in which the diagonal is 1: the sharp precisions of seen
+        # pixels would be all that the tolerance is about otherwise.
+        guess = torch.where(self.seen > 0, self.target, like)
+        unit = (experts.diagonal(precisions) + certain).rsqrt()
+        left = conjugate_gradients(
+            lambda y: unit * times(unit * y),
+            lambda y: y,
+            unit * (right - times(guess)),
             self.tolerance,
             _ITERATIONS,
+            # Nothing is nearer than rounding leaves the product of a matrix of unit diagonal and a whole image.
+            8 * torch.finfo(like.dtype).eps * (guess / unit).square().sum((1, 2, 3), keepdim=True).sqrt(),
         )
+        return guess + unit * left
 
 
 #: Of the solver, before it gives up.

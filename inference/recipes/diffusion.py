@@ -11,7 +11,11 @@ import torch
 from posterior_inpainting.inference.recipes.model_card import figures_table
 from posterior_inpainting.inference.recipes.patches import attribution, varied_patches
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
-from posterior_inpainting.inference.training.denoising_score_matching import DenoisingScoreMatching
+from posterior_inpainting.inference.training.denoising_score_matching import (
+    DenoisingScoreMatching,
+    FillLikelihood,
+)
+from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import DiffusionPrior, observations, pretrained
@@ -32,8 +36,10 @@ class DenoiserRecipe(DatasetRecipe):
         patches.
     patches
         Side and number of the patches that it is trained on, for images of any size; ``None`` for whole images.
-    mean_log_level, sd_log_level, whole
+    mean_log_level, sd_log_level, whole, evenness
         As for ``DenoisingScoreMatching``.
+    fill_images, fill_rate
+        How many images the pyramid's fill is learnt from, before the network, and at which learning rate.
     averaging
         As for ``Schedule``.
     limits, remark
@@ -53,6 +59,9 @@ class DenoiserRecipe(DatasetRecipe):
     mean_log_level: float = -0.5
     sd_log_level: float = 1.6
     whole: float = 0.15
+    evenness: float = 0.0
+    fill_images: int = 10_000
+    fill_rate: float = 1e-2
     averaging: float = 0.999
     limits: str
     remark: str = ""
@@ -84,11 +93,20 @@ class DenoiserRecipe(DatasetRecipe):
             images = varied_patches(images, *self.patches, self.streams)
         network = self.network(images)
         model = DiffusionPrior(network, tuple(images.shape[1:]), steps=1)
-        loss = DenoisingScoreMatching(
-            self.mean_log_level, self.sd_log_level, whole=self.whole, low_precision=True
-        )
         count = min(20_000, 4 * len(images))
         masks = observations.random_masks(model.image_shape, count, self.streams.number("masks"))
+        levels: Any = {
+            "mean_log_level": self.mean_log_level,
+            "sd_log_level": self.sd_log_level,
+            "whole": self.whole,
+        }
+        if network.fill is not None:
+            first, once = images[: self.fill_images], self.schedule(progress, 1)
+            loss: Loss = FillLikelihood(**levels)
+            once = replace(once, learning_rate=self.fill_rate, averaging=0.9)
+            train(model, model.guide, first, masks=masks, loss=loss, schedule=once)
+            network.fill.requires_grad_(False)
+        loss = DenoisingScoreMatching(**levels, evenness=self.evenness, low_precision=True)
         train(model, model.guide, images, masks=masks, loss=loss, schedule=self.schedule(progress))
         return network.requires_grad_(False).eval()
 
@@ -163,11 +181,12 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
     "photographs-diffusion": DenoiserRecipe(
         dataset="photographs",
         held_back=60,
-        features=(48, 80, 128),
+        features=(64, 96, 128),
         pyramid=6,
         patches=(48, 30_000),
         mean_log_level=-1.0,
-        epochs=6,
+        evenness=0.5,
+        epochs=15,
         batch_size=32,
         limits=(
             "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"

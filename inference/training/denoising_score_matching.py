@@ -7,7 +7,12 @@ The mean is learnt by the weighted squared error of Karras et al. 2022 (equation
           \qquad r = \frac{x - c - s(t) (u - c)}{o(t)}, \quad u = x + t \epsilon.
 
 The second part, in which F_1 is held fixed, is the normal log density of what the mean leaves (Nichol & Dhariwal 2021
-stop the same gradient), so that learning the variance costs the mean nothing. With masks the level t is lower at seen
+stop the same gradient), so that learning the variance costs the mean nothing. Where errors differ by orders of
+magnitude, at an edge and in the sky, those of the edges are all that the first part hears of: its squares may be
+multiplied by :math:`e^{-\beta F_2}`, which moves no optimum (Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic
+Uncertainty Estimation with Probabilistic Neural Networks*).
+
+With masks the level t is lower at seen
 pixels: the network learns to denoise the others given those. What it says of the seen ones hardly matters, and at low
 noise little can be said: they count for less, which takes noise from the gradient.
 """
@@ -25,7 +30,7 @@ from torch import Tensor
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.low_precision import low_precision
 
-__all__ = ["DenoisingScoreMatching"]
+__all__ = ["DenoisingScoreMatching", "FillLikelihood"]
 
 #: The most noise that an observation is taken to have.
 _MOST = 0.2
@@ -43,6 +48,8 @@ class DenoisingScoreMatching(Loss):
         images has one level nevertheless.
     seen_weight
         What a seen pixel counts beside a hidden one, positive.
+    evenness
+        The power beta to which the variance that is claimed divides the squares; 0 for none, 1 for all of it.
     low_precision
         Whether to compute the network in bfloat16 where the processor has it, which costs a half.
 
@@ -67,6 +74,7 @@ class DenoisingScoreMatching(Loss):
         lowest: float = 0.005,
         whole: float = 0.25,
         seen_weight: float = 0.05,
+        evenness: float = 0.0,
         low_precision: bool = False,
     ):
         if not min(sd_log_level, lowest, seen_weight) > 0:
@@ -75,9 +83,11 @@ class DenoisingScoreMatching(Loss):
             )
         if not 0 <= whole <= 1:
             raise ValueError(f"whole={whole}; expected a share from 0 to 1")
+        if not 0 <= evenness <= 1:
+            raise ValueError(f"evenness={evenness}; expected a power from 0 to 1")
         self.mean_log_level, self.sd_log_level = mean_log_level, sd_log_level
         self.lowest, self.whole, self.seen_weight = lowest, whole, seen_weight
-        self.low_precision = low_precision
+        self.evenness, self.low_precision = evenness, low_precision
 
     def differentiable_loss(
         self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
@@ -91,7 +101,11 @@ class DenoisingScoreMatching(Loss):
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - guess.float()) / out
         squares = (left - wanted).square()
-        each = 0.5 * (squares + squares.detach() * (-log_variance).exp() + log_variance)
+        weighed = squares * (-self.evenness * log_variance.detach()).exp() if self.evenness else squares
+        each = 0.5 * (weighed + squares.detach() * (-log_variance).exp() + log_variance)
+        return self._total(each, seen)
+
+    def _total(self, each: Tensor, seen: Tensor) -> Tensor:
         return torch.where(seen, self.seen_weight * each, each).sum()
 
     def _levels(self, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -107,6 +121,33 @@ class DenoisingScoreMatching(Loss):
         seen_level = least + share * (log_level.clamp(max=math.log(_MOST)).maximum(least) - least)
         seen = masks & (coin >= self.whole)[:, None, None, None]
         return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp(), seen
+
+
+class FillLikelihood(DenoisingScoreMatching):
+    """Minus the normal log density of images about the fill that a ``Denoiser`` with a pyramid begins with.
+
+    A fill has a few hundred parameters, and is fast to learn; what it leaves, in units of the variance that it claims,
+    is what the network is for. Its parameters are those of ``DenoisingScoreMatching``.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import train
+    >>> from posterior_inpainting.models import DiffusionPrior, datasets
+    >>> from posterior_inpainting.models.networks import Denoiser
+    >>> model = DiffusionPrior(Denoiser(features=(8, 16), pyramid=2), (1, 8, 8), steps=8)
+    >>> images = datasets.load("digits", split="train")
+    >>> training = train(model, model.guide, images, loss=FillLikelihood(), epochs=2, progress=False)
+    >>> training.losses[-1] < training.losses[0]
+    True
+    """
+
+    def differentiable_loss(
+        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a minibatch; the guide is not read, and the rest of the network does not matter."""
+        level, seen = self._levels(images, masks)
+        fill, variance = model.denoiser.fill(images + level * torch.randn_like(images), level)
+        return self._total(0.5 * ((images - fill).square() / variance + variance.log()), seen)
 
 
 @contextmanager

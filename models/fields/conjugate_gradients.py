@@ -18,6 +18,7 @@ def conjugate_gradients(
     right: Image,
     tolerance: float,
     iterations: int,
+    enough: Tensor | float = 0.0,
 ) -> Image:
     """Solve ``product(x) = right`` for every image of a batch at once.
 
@@ -31,6 +32,8 @@ def conjugate_gradients(
         Largest residual of any of them, relative to its own length.
     iterations
         Iterations after which to give up.
+    enough
+        A length of residuals that is small enough whatever the tolerance, ``(n, 1, 1, 1)`` or one number.
 
     Raises
     ------
@@ -44,20 +47,23 @@ def conjugate_gradients(
     >>> bool(torch.allclose(solution, right / 2))
     True
     """
-    bound = tolerance**2 * _dot(right, right)
+    bound = (tolerance**2 * _dot(right, right)).clamp(min=torch.as_tensor(enough).to(right).square())
     solution, residual = torch.zeros_like(right), right.clone()
-    direction = step = preconditioned(residual)
-    slope = _dot(residual, step)
+    direction = preconditioned(residual).clone()  # which may be the residual itself, and that changes
+    slope = _dot(residual, direction)
+    tiny = torch.finfo(right.dtype).tiny
     for _ in range(iterations):
-        if (_dot(residual, residual) <= bound).all():
+        left = _dot(residual, residual) > bound
+        if not left.any():
             return solution
         image = product(direction)
-        length = slope / _dot(direction, image).clamp(min=torch.finfo(right.dtype).tiny)
+        # Those that are solved stay as they are: rounding alone would lead them away again.
+        length = torch.where(left, slope / _dot(direction, image).clamp(min=tiny), 0)
         solution.addcmul_(length, direction)
         residual.addcmul_(length, image, value=-1)
         step = preconditioned(residual)
         previous, slope = slope, _dot(residual, step)
-        direction = torch.addcmul(step, slope / previous.clamp(min=torch.finfo(right.dtype).tiny), direction)
+        direction = torch.addcmul(step, slope / previous.clamp(min=tiny), direction)
     worst = float((_dot(residual, residual) / bound).max().sqrt()) * tolerance
     raise RuntimeError(
         f"conjugate gradients stopped after {iterations} iterations with a relative residual of {worst:.1g}; "

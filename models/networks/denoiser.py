@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from posterior_inpainting.models.networks.global_branch import GlobalBranch
 from posterior_inpainting.models.networks.pyramid import Pyramid
@@ -105,7 +106,7 @@ class Denoiser(nn.Module):
         self.embedding = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.fill = Pyramid(pyramid, centre, spread) if pyramid else None
         # Beside every value of the image its noise level, and what is left of it when it is denoised by itself.
-        inputs, outputs, self.whole = 3 * channels, 2 * channels, None
+        inputs, outputs, self.whole = (5 if pyramid else 3) * channels, 2 * channels, None
         if size is not None:
             self.whole = GlobalBranch(
                 inputs,
@@ -160,20 +161,37 @@ class Denoiser(nn.Module):
                 f"image is {describe(noisy)}; the denoiser takes {self.size[0]} x {self.size[1]} pixels"
             )
         level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
-        t = level_of_pixels(noisy, level)
-        total = (t.square() + self.spread**2).sqrt()
-        residual, log_level = noisy - self.centre, t.log().expand(noisy.shape)
-        if self.fill is None:
-            guess, spread = self.centre + self.spread**2 / total.square() * residual, self.spread
-        else:
-            flat = noisy.reshape(-1, *noisy.shape[-3:])
-            guess = self.fill(flat, t.expand(noisy.shape).reshape(flat.shape)).reshape(noisy.shape)
-            spread = _DETAIL * self.spread
-        out = t * spread / (t.square() + spread**2).sqrt()
-        inputs = torch.cat([residual / total, log_level / 4, (guess - self.centre) / self.spread], -3)
+        t = level_of_pixels(noisy, level).expand(noisy.shape)
+        told, guess, out = self._alone(noisy, t) if self.fill is None else self._filled(noisy, t)
+        inputs, log_level = torch.cat(told, -3), t.log()
         highest = log_level.amax((-3, -2, -1)).reshape(-1)
         left, log_variance = self._network(inputs.reshape(-1, *inputs.shape[-3:]), highest).chunk(2, 1)
         return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (guess, out)
+
+    def _alone(self, noisy: Image, t: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return what the network reads, what it corrects and by how much: what each pixel says of itself."""
+        total = (t.square() + self.spread**2).sqrt()
+        residual = noisy - self.centre
+        guess = self.centre + self.spread**2 / total.square() * residual
+        told = [residual / total, t.log() / 4, (guess - self.centre) / self.spread]
+        return told, guess, t * self.spread / total
+
+    def _filled(self, noisy: Image, t: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the same of the fill."""
+        flat = noisy.reshape(-1, *noisy.shape[-3:])
+        guess, variance = self.fill(flat, t.reshape(flat.shape))
+        blurred = F.avg_pool2d(guess, 5, 1, 2, count_include_pad=False)
+        guess, variance, blurred = (part.reshape(noisy.shape) for part in (guess, variance, blurred))
+        out = variance.sqrt()
+        told = [
+            # What the pixel itself adds: little under much noise, which alone would be read otherwise.
+            out / (t.square() + variance) * (noisy - guess),
+            t.log() / 4,
+            (guess - self.centre) / self.spread,
+            (guess - blurred) * (_DETAIL / self.spread),
+            (out / self.spread).log() / 2,
+        ]
+        return told, guess, out
 
     def _network(self, images: Tensor, log_level: Tensor) -> Tensor:
         embedded = self.embedding(_waves(log_level))
@@ -192,8 +210,8 @@ def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
     return level if level.dim() == noisy.dim() else level[..., None, None, None]
 
 
-#: Spread of pixels about a pyramid's fill, over that of pixels.
-_DETAIL = 0.4
+#: Spread of pixels over that of their differences from the pixels near them.
+_DETAIL = 5.0
 
 #: Frequencies that the noise level is told by.
 _WAVES = 16

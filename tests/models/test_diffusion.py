@@ -8,14 +8,16 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from statistics_of_draws import assert_moments
+from torch.nn import functional as F
 
-from posterior_inpainting.inference import ChEES, DenoisingScoreMatching, infer, train
+from posterior_inpainting.inference import ChEES, DenoisingScoreMatching, FillLikelihood, infer, train
 from posterior_inpainting.models import (
     DiffusionPrior,
     LatentCode,
     LinearGaussian,
     MixtureField,
     Observation,
+    observations,
     pretrained,
 )
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
@@ -222,6 +224,8 @@ class TestDenoiser:
             (lambda: Denoiser(1)(torch.rand(3, 8, 8), torch.tensor(0.1)), "takes 1 channel"),
             (lambda: Denoiser(pyramid=-1), "pyramid=-1"),
             (lambda: Pyramid(0), "levels=0"),
+            (lambda: Pyramid(sweeps=-1), "sweeps=-1"),
+            (lambda: DenoisingScoreMatching(evenness=2.0), "evenness=2.0"),
             (lambda: DiffusionPrior(Denoiser(size=(8, 9)), (1, 8, 8)), "takes 8 x 9 pixels, and shape"),
             (lambda: Denoiser(dropout=1.0), "a dropout in \\[0, 1\\)"),
             (lambda: Denoiser(size=(8, 0)), "expected at least 1 of each"),
@@ -233,7 +237,7 @@ class TestDenoiser:
             (lambda: DenoisingScoreMatching(sd_log_level=0.0), "sd_log_level=0.0"),
             (lambda: DenoisingScoreMatching(seen_weight=0.0), "seen_weight=0.0"),
         ],
-        ids=range(15),
+        ids=range(17),
     )
     def test_bad_input(self, make, message):
         with pytest.raises(ValueError, match=message):
@@ -245,13 +249,18 @@ class TestPyramid:
     def test_an_image_that_is_seen_stays_and_one_that_is_not_is_the_centre(self, size):
         image, pyramid = torch.rand(2, 3, *size), Pyramid(3, centre=0.4)
         with torch.no_grad():
-            torch.testing.assert_close(pyramid(image, torch.tensor(1e-4)), image, atol=1e-3, rtol=0)
-            nothing = pyramid(image, torch.tensor(1e4))
+            all_of_it, certain = pyramid(image, torch.tensor(1e-4))
+            nothing, uncertain = pyramid(image, torch.tensor(1e4))
+        torch.testing.assert_close(all_of_it, image, atol=1e-3, rtol=0)
         torch.testing.assert_close(nothing, torch.full_like(image, 0.4), atol=1e-3, rtol=0)
+        assert float(certain.max()) < 1.01e-8
+        torch.testing.assert_close(
+            uncertain, (pyramid.spread**2 + pyramid.log_doubts.detach().exp().sum()).expand_as(uncertain)
+        )
 
     def test_of_one_level_without_neighbours_it_is_exact(self):
         """Four pixels about a mean about the centre: Gaussian, with a posterior that is known."""
-        pyramid = Pyramid(1, centre=0.4, spread=0.3)
+        pyramid = Pyramid(1, centre=0.4, spread=0.3, sweeps=0)
         q = float(pyramid.log_variances.detach().exp())
         level = torch.tensor([[[[0.1, 10.0], [0.2, 0.05]]]])
         noisy = torch.tensor([[[[0.9, 4.0], [0.7, 0.6]]]])
@@ -259,19 +268,76 @@ class TestPyramid:
         gain = covariance @ torch.linalg.inv(covariance + level.square().flatten().diag())
         mean = 0.4 + gain @ (noisy.flatten() - 0.4)
         with torch.no_grad():
-            found = pyramid(noisy, level).flatten()
+            found, variance = (part.flatten() for part in pyramid(noisy, level))
         # What comes down holds a pixel's own part once more: hidden pixels are exact, and seen ones nearly.
         assert float(found[1] - mean[1]) == pytest.approx(0, abs=2e-3)
         assert float((found - mean).abs().max()) < 0.02
+        left = (covariance - gain @ covariance).diag()
+        assert float(variance[1]) == pytest.approx(float(left[1]), rel=1e-3)
+        assert float((variance / left - 1).abs().max()) < 0.3
 
-    def test_a_slope_goes_on_through_a_hole(self):
-        image = torch.linspace(0.2, 0.8, 32).expand(1, 1, 32, 32).contiguous()
+    @pytest.mark.parametrize(("curvature", "most"), [(0.0, 0.5), (0.5, 0.6)])
+    def test_slopes_and_curves_go_on_through_a_hole(self, curvature, most):
+        """By the sweeps: of the error without them a half is left, or little more."""
+        across = torch.linspace(-1, 1, 32)
+        image = (0.4 + 0.3 * across + curvature * across.square()).expand(1, 1, 32, 32).contiguous()
         level = torch.full_like(image, 0.01)
-        level[..., 10:16, 14:18] = 10.0
+        level[..., 8:20, 10:22] = 10.0
         noisy = image + level * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            error = (Pyramid()(noisy, level) - image)[level > 1]
-        assert float(error.abs().max()) < 0.05
+            swept, pulled = (
+                float((Pyramid(sweeps=sweeps)(noisy, level)[0] - image)[level > 1].abs().mean())
+                for sweeps in (6, 0)
+            )
+        assert swept < most * pulled
+
+    def test_sweeps_go_to_the_mean_of_a_markov_field(self):
+        """In the end every hidden pixel is the mean of those around it, as of a membrane: Laplace's equation."""
+        pyramid = Pyramid(1, sweeps=800)
+        membrane = torch.zeros(5, 5)
+        membrane[[1, 2, 2, 3], [2, 1, 3, 2]] = 0.25
+        with torch.no_grad():
+            pyramid.filters.copy_(membrane)
+            pyramid.log_conditional.fill_(2 * math.log(0.05))
+            noisy = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+            level = torch.full_like(noisy, 1e-4)
+            level[..., 3:6, 3:6] = 1e4
+            found = pyramid(noisy, level)[0][0, 0]
+        around = (found[2:5, 3:6] + found[4:7, 3:6] + found[3:6, 2:5] + found[3:6, 4:7]) / 4
+        torch.testing.assert_close(found[3:6, 3:6], around, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[2], noisy[0, 0, 2], atol=1e-5, rtol=0)
+
+    def test_its_likelihood_teaches_what_it_claims(self):
+        """Errors about the fill, over the variance that it claims, are 1 on average."""
+        generator = torch.Generator().manual_seed(0)
+        images = F.avg_pool2d(torch.rand(600, 1, 20, 20, generator=generator), 5, 1)
+        masks = observations.random_masks((1, 16, 16), 100, 0)
+        network = Denoiser(features=(4,), pyramid=3, centre=0.5, spread=0.06)
+        model = DiffusionPrior(network, (1, 16, 16), steps=1)
+        loss = FillLikelihood(mean_log_level=-1.0)
+
+        def standardised():
+            level = torch.where(masks, 0.005, 1.0)
+            with torch.no_grad():
+                fill, variance = network.fill(
+                    images[500:] + level * torch.randn(level.shape, generator=generator), level
+                )
+            return float(((images[500:] - fill).square() / variance)[~masks].mean())
+
+        before = standardised()
+        train(
+            model,
+            model.guide,
+            images[:500],
+            masks=masks,
+            loss=loss,
+            epochs=8,
+            batch_size=20,
+            learning_rate=0.05,
+            progress=False,
+        )
+        assert not 0.5 < before < 2
+        assert 0.6 < standardised() < 1.6
 
     def test_a_denoiser_begins_with_it(self):
         """Untrained, its mean is the fill, and it is saved and loaded with it."""
@@ -281,7 +347,7 @@ class TestPyramid:
         noisy, level = torch.rand(2, 5, 3, 9, 10), torch.rand(2, 5, 3, 9, 10) + 0.01
         with torch.no_grad():
             for one in (denoiser, again):
-                fill = one.fill(noisy.flatten(0, 1), level.flatten(0, 1)).reshape(noisy.shape)
+                fill = one.fill(noisy.flatten(0, 1), level.flatten(0, 1))[0].reshape(noisy.shape)
                 torch.testing.assert_close(one(noisy, level)[0], fill)
 
 
@@ -397,6 +463,20 @@ class TestLevelsOfPixels:
         assert found[0] > 1
         assert abs(found[1] - found[0] / 2) < 1e-3 * found[0]
         assert abs(found[2]) < 1e-3
+
+    def test_squares_are_divided_by_the_variance_that_is_claimed(self):
+        """By what the loss falls where a network claims four times the variance: a part of it, or a quarter of all."""
+        model = DiffusionPrior(Denoiser(features=(8,)), (1, 2, 2), steps=1)
+        images, found = torch.rand(50, 1, 2, 2), []
+        for evenness, claimed in ((0.0, 0.0), (0.0, math.log(4)), (1.0, math.log(4))):
+            with torch.no_grad():
+                model.denoiser.near.last[-1].bias.copy_(torch.tensor([0.0, claimed]))
+            torch.manual_seed(1)
+            loss = DenoisingScoreMatching(evenness=evenness)
+            total = loss.differentiable_loss(model, model.guide, images).item()
+            found.append(total - 0.5 * claimed * images.numel())
+        assert found[1] == pytest.approx(0.625 * found[0], rel=1e-3)
+        assert found[2] == pytest.approx(0.25 * found[0], rel=1e-3)
 
     def test_it_learns_to_condition(self):
         """Two pixels that are equal, one of them seen: what is left of the other is little."""
