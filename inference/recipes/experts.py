@@ -1,8 +1,4 @@
-"""Recipes of fields of experts: score matching level by level first, then maximum likelihood by Gibbs draws.
-
-Under noise of one size the filters of finer levels explain everything, and those of wider ones go to nothing. So each
-level's are learnt alone first, from images as small as the level sees them.
-"""
+"""Recipes of fields of experts: score matching first, then maximum likelihood by Gibbs draws."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from posterior_inpainting.inference.contract import Plan, Problem
 from posterior_inpainting.inference.methods.gibbs import Gibbs
@@ -22,7 +17,7 @@ from posterior_inpainting.inference.training.expert_losses import ExpertLikeliho
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import ExpertField, pretrained
 from posterior_inpainting.models.networks import Experts
-from posterior_inpainting.models.shapes import Image, ImageShape
+from posterior_inpainting.models.shapes import Image
 
 __all__ = ["EXPERT_RECIPES", "ExpertRecipe", "marginals"]
 
@@ -51,35 +46,34 @@ class ExpertRecipe(DatasetRecipe):
     patches: tuple[int, int] = (32, 10_000)
     level: float = 0.02
     chains: int = 16
-    likelihood_epochs: int = 5
-    likelihood_rate: float = 2e-2
+    likelihood_epochs: int = 2
+    likelihood_rate: float = 3e-3
 
-    def experts(self, channels: int, levels: int, centre: float) -> Experts:
-        """Make experts of some levels, with filters from the recipe's seed."""
+    def experts(self, images: Image) -> Experts:
+        """Make the experts to begin with: principal components of what the filters of a level see of images."""
         with self.streams.seeded("experts"):
-            return Experts(
-                channels,
+            experts = Experts(
+                images.shape[1],
                 self.filters,
                 self.side,
-                levels,
+                self.levels,
                 self.components,
-                centre=centre,
+                centre=round(float(images.mean()), 4),
                 gain=self.gain,
             )
+        with torch.no_grad():
+            for level, filters in enumerate(experts.filters):
+                _principal(filters, experts.seen_by_filters(images, level), self.level, self.gain)
+        return experts
 
     def fit(self, images: Image, progress: bool = True) -> Experts:
-        """Train by score matching, level by level, then by likelihood."""
+        """Train by score matching, then by likelihood."""
         patches = varied_patches(images, *self.patches, self.streams)
-        channels, centre = patches.shape[1], round(float(patches.mean()), 4)
-        experts = self.experts(channels, self.levels, centre)
-        for level in range(self.levels):
-            one = self._matched(self.experts(channels, 1, centre), F.avg_pool2d(patches, 2**level), progress)
-            with torch.no_grad():
-                # Responses are 4 times as many on each level as they were on images reduced to it.
-                experts.filters[level] = one.filters[0] / 2**level
-                experts.raw_weights[level] = one.raw_weights[0]
-        # Draws that follow moving parameters need no exact solver.
-        model = ExpertField(experts, _shape(patches), tolerance=1e-3)
+        experts = self.experts(patches)
+        shape: Any = tuple(patches.shape[1:])
+        model = ExpertField(experts, shape)
+        schedule = self.schedule(progress)
+        train(model, model.guide, patches, loss=ExpertScoreMatching(self.level), schedule=schedule)
         train(
             model,
             model.guide,
@@ -90,15 +84,6 @@ class ExpertRecipe(DatasetRecipe):
             averaging=0.99,
         )
         return experts.requires_grad_(False).eval()
-
-    def _matched(self, experts: Experts, images: Image, progress: bool) -> Experts:
-        """Train experts of one level by score matching, from the principal components of what their filters see."""
-        with torch.no_grad():
-            _principal(experts.filters[0], experts.seen_by_filters(images, 0), self.level, self.gain)
-        model = ExpertField(experts, _shape(images))
-        loss = ExpertScoreMatching(self.level)
-        train(model, model.guide, images, loss=loss, schedule=self.schedule(progress))
-        return experts
 
     def parts(self, fitted: Experts) -> dict[str, Any]:
         """Return the experts."""
@@ -127,11 +112,6 @@ class ExpertRecipe(DatasetRecipe):
             limits=_LIMITS,
             remark=attribution(),
         )
-
-
-def _shape(images: Image) -> ImageShape:
-    channels, rows, columns = images.shape[1:]
-    return channels, rows, columns
 
 
 def _principal(filters: Tensor, patches: Tensor, level: float, gain: float) -> None:
@@ -169,7 +149,7 @@ def marginals(experts: Experts, photographs: Image, streams: Any, warmup: int = 
     warmup
         Sweeps of the Gibbs sampler before the draws are taken.
     """
-    shape = _shape(photographs)
+    shape: Any = tuple(photographs.shape[1:])
     model = ExpertField(experts, shape)
     nothing = torch.zeros(shape, dtype=torch.bool)
     problem = Problem(model, (torch.zeros(shape), nothing))

@@ -53,12 +53,10 @@ def conjugate_gradients(
     slope = _dot(residual, direction)
     tiny = torch.finfo(right.dtype).tiny
     for _ in range(iterations):
-        left = _dot(residual, residual) > bound
-        if not left.any():
+        if (_dot(residual, residual) <= bound).all():
             return solution
         image = product(direction)
-        # Those that are solved stay as they are: rounding alone would lead them away again.
-        length = torch.where(left, slope / _dot(direction, image).clamp(min=tiny), 0)
+        length = slope / _dot(direction, image).clamp(min=tiny)
         solution.addcmul_(length, direction)
         residual.addcmul_(length, image, value=-1)
         step = preconditioned(residual)

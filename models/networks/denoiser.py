@@ -162,7 +162,7 @@ class Denoiser(nn.Module):
             )
         level = torch.as_tensor(level, dtype=noisy.dtype, device=noisy.device)
         t = level_of_pixels(noisy, level).expand(noisy.shape)
-        told, guess, out = self._alone(noisy, t) if self.fill is None else self._filled(noisy, t)
+        told, guess, out = self._alone(noisy, t) if self.fill is None else self._filled(self.fill, noisy, t)
         inputs, log_level = torch.cat(told, -3), t.log()
         highest = log_level.amax((-3, -2, -1)).reshape(-1)
         left, log_variance = self._network(inputs.reshape(-1, *inputs.shape[-3:]), highest).chunk(2, 1)
@@ -176,10 +176,10 @@ class Denoiser(nn.Module):
         told = [residual / total, t.log() / 4, (guess - self.centre) / self.spread]
         return told, guess, t * self.spread / total
 
-    def _filled(self, noisy: Image, t: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _filled(self, fill: Pyramid, noisy: Image, t: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the same of the fill."""
         flat = noisy.reshape(-1, *noisy.shape[-3:])
-        guess, variance = self.fill(flat, t.reshape(flat.shape))
+        guess, variance = fill(flat, t.reshape(flat.shape))
         blurred = F.avg_pool2d(guess, 5, 1, 2, count_include_pad=False)
         guess, variance, blurred = (part.reshape(noisy.shape) for part in (guess, variance, blurred))
         out = variance.sqrt()

@@ -62,6 +62,8 @@ class Pyramid(nn.Module):
     True
     """
 
+    others: Tensor
+
     def __init__(self, levels: int = 6, centre: float = 0.5, spread: float = 0.25, sweeps: int = 6):
         super().__init__()
         if levels < 1 or sweeps < 0:
@@ -70,7 +72,10 @@ class Pyramid(nn.Module):
         # Photographs differ from their surroundings the more, the wider these are.
         self.log_variances = nn.Parameter(2 * torch.linspace(0.03, 0.15, levels).log())
         if sweeps:
-            self.filters = nn.Parameter(_SMOOTH.repeat(levels, 1, 1))
+            self.filters = nn.Parameter(torch.tensor(_SMOOTH).repeat(levels, 1, 1) / 40)
+            others = torch.ones(5, 5)  # all but the pixel itself
+            others[2, 2] = 0
+            self.register_buffer("others", others, persistent=False)
             self.log_conditional = nn.Parameter(2 * torch.linspace(0.02, 0.1, levels).log())
             self.steps = nn.Parameter(torch.ones(levels))
         self.log_doubts = nn.Parameter(2 * torch.linspace(0.03, 0.15, levels).log())
@@ -112,8 +117,8 @@ class Pyramid(nn.Module):
 
     def _swept(self, found: Image, value: Image, precision: Image, index: int) -> Image:
         """Return what sweeps through one level make of what was found there."""
-        taken = self.filters[index] * _OTHERS.to(found)
-        taken = taken + _OTHERS.to(found) * (1 - taken.sum()) / 24  # what is constant stays
+        taken = self.filters[index] * self.others
+        taken = taken + self.others * (1 - taken.sum()) / 24  # what is constant stays
         weight = precision / (precision + (-self.log_conditional[index]).exp())
         rows, columns = found.shape[-2:]
         for _ in range(self.sweeps):
@@ -123,21 +128,14 @@ class Pyramid(nn.Module):
         return found
 
 
-#: A pixel's neighbours in a 5 x 5 square: all but itself.
-_OTHERS = torch.ones(5, 5).index_put((torch.tensor(2), torch.tensor(2)), torch.tensor(0.0))
-
-#: What filters begin as: half way from a membrane's (means of four) to a thin plate's, whose curvature is continued.
+#: What filters begin as, times 40: half way from a membrane's (means of four) to a thin plate's, whose curvature is
+#: continued.
 _SMOOTH = (
-    torch.tensor(
-        [
-            [0.0, 0.0, -1.0, 0.0, 0.0],
-            [0.0, -2.0, 13.0, -2.0, 0.0],
-            [-1.0, 13.0, 0.0, 13.0, -1.0],
-            [0.0, -2.0, 13.0, -2.0, 0.0],
-            [0.0, 0.0, -1.0, 0.0, 0.0],
-        ]
-    )
-    / 40
+    (0, 0, -1, 0, 0),
+    (0, -2, 13, -2, 0),
+    (-1, 13, 0, 13, -1),
+    (0, -2, 13, -2, 0),
+    (0, 0, -1, 0, 0),
 )
 
 
