@@ -168,6 +168,7 @@ class ExpertConditionals(Conditionals):
         right += certain * self.target + certain.sqrt() * noise(like)
 
         def times(x: Image) -> Image:
+            """Multiply images by the precision that the components leave, and by that of what is seen."""
             return experts.precision_times(x, precisions) + certain * x
 
         # Solved for is what is left of a guess, in units in which the diagonal is 1: the sharp precisions of seen

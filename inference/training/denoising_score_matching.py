@@ -12,9 +12,9 @@ magnitude, at an edge and in the sky, those of the edges are all that the first 
 multiplied by :math:`e^{-\beta F_2}`, which moves no optimum (Seitzer et al. 2022, *On the Pitfalls of Heteroscedastic
 Uncertainty Estimation with Probabilistic Neural Networks*).
 
-With masks the level t is lower at seen
-pixels: the network learns to denoise the others given those. What it says of the seen ones hardly matters, and at low
-noise little can be said: they count for less, which takes noise from the gradient.
+With masks the level t is lower at seen pixels: the network learns to denoise the others given those. What it says of
+the seen ones hardly matters, and at low noise little can be said: they count for less, which takes noise from the
+gradient.
 """
 
 from __future__ import annotations
@@ -129,6 +129,11 @@ class FillLikelihood(DenoisingScoreMatching):
     A fill has a few hundred parameters, and is fast to learn; what it leaves, in units of the variance that it claims,
     is what the network is for. Its parameters are those of ``DenoisingScoreMatching``.
 
+    Raises
+    ------
+    ValueError
+        In training, for a denoiser without a pyramid.
+
     Examples
     --------
     >>> from posterior_inpainting.inference import train
@@ -145,6 +150,8 @@ class FillLikelihood(DenoisingScoreMatching):
         self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
     ) -> Tensor:
         """Return the loss of a minibatch; the guide is not read, and the rest of the network does not matter."""
+        if model.denoiser.fill is None:
+            raise ValueError("the denoiser begins with no fill; expected Denoiser(pyramid=1) or more levels")
         level, seen = self._levels(images, masks)
         fill, variance = model.denoiser.fill(images + level * torch.randn_like(images), level)
         return self._total(0.5 * ((images - fill).square() / variance + variance.log()), seen)

@@ -10,8 +10,8 @@ with c the centre and d the spread of pixels. A second output is the logarithm o
 :math:`v(u, t) = o^2 \exp F_2`: the diagonal of the covariance of x given u (Bao et al. 2022, *Estimating the Optimal
 Covariance with Imperfect Mean in Diffusion Probabilistic Models*), which makes few reverse steps enough.
 
-With a ``Pyramid`` the fill that it makes of the pixels around stands in place of :math:`c + s (u - c)`, and what is
-left of x is that much less.
+With a ``Pyramid`` the fill that it makes of the pixels around stands in place of :math:`c + s (u - c)`, and the root of
+the variance that the fill claims in place of o: what is left of x is then of one size beside an edge and in a wide hole.
 
 The level may differ from pixel to pixel, and the network reads them all (as Chen et al. 2024, *Diffusion Forcing*, do
 along a sequence): with little noise on the pixels that are seen and much on the others it denoises given what is seen.
