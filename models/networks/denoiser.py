@@ -11,7 +11,7 @@ with c the centre and d the spread of pixels. A second output is the logarithm o
 Covariance with Imperfect Mean in Diffusion Probabilistic Models*), which makes few reverse steps enough.
 
 With a ``Pyramid`` the fill that it makes of the pixels around stands in place of :math:`c + s (u - c)`, and the root of
-the variance that the fill claims in place of o: what is left of x is then of one size beside an edge and in a wide hole.
+the variance that the fill claims in place of o: what is left of x then has one size beside an edge and in a wide hole.
 
 The level may differ from pixel to pixel, and the network reads them all (as Chen et al. 2024, *Diffusion Forcing*, do
 along a sequence): with little noise on the pixels that are seen and much on the others it denoises given what is seen.
