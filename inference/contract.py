@@ -119,7 +119,8 @@ class Draws:
         Site name -> ``(chain, draw, *event)``, in the site's own (constrained) space.
     stats
         Statistic -> ``(chain, draw)``: ``lp``, ``energy``, ``acceptance_rate``, ``step_size``,
-        ``n_steps``, ``diverging``, ``log_weight``, as the method has them.
+        ``n_steps``, ``diverging``, ``log_weight``, as the method has them. ``expected_completion``, an image a draw:
+        the mean of the completion given a part of what led to the draw, for a posterior mean with less chance in it.
     draws_are
         What the draws are; diagnostics and scores read it.
     attrs

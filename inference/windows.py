@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.execution import with_efficiency
 from posterior_inpainting.inference.infer import infer
-from posterior_inpainting.inference.results.convert import IMAGE_DIMS, group, numbered
+from posterior_inpainting.inference.results.convert import EXPECTED, IMAGE_DIMS, group, numbered
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -29,6 +29,8 @@ __all__ = ["Window", "infer_in_windows", "windows"]
 
 _SUMMED = ("lp", "log_likelihood_of_seen", "log_weight", "energy")
 _DIMS = ("chain", "draw", *IMAGE_DIMS)
+#: Group and name of what is an image a draw; the last is of some methods only.
+_IMAGES = (("posterior", "completion"), ("posterior_predictive", "image"), ("sample_stats", EXPECTED))
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def infer_in_windows(
         made = model(observation)
         return infer(made, observation, method, **settings, seed=seed, progress=progress)
     seen = torch.where(observation.mask, observation.image, 0.0).numpy()
-    completion, image = (np.broadcast_to(seen, (chains, draws, *seen.shape)).copy() for _ in range(2))
+    images: dict[tuple[str, str], np.ndarray] = {}
     statistics: list[xr.Dataset] = []
     attributes: list[dict[str, Any]] = []
     for number, window in enumerate(tqdm(places, desc="windows", disable=not progress)):
@@ -160,28 +162,31 @@ def infer_in_windows(
         posterior = infer(
             model(part), part, method, **settings, seed=streams.number("window", number), progress=False
         )
-        for array, name, variable in (
-            (completion, "posterior", "completion"),
-            (image, "posterior_predictive", "image"),
-        ):
-            there = array[..., window.rows, window.columns]
-            there[...] = np.where(window.own, group(posterior, name)[variable].to_numpy(), there)
+        for name, variable in _IMAGES:
+            if variable in group(posterior, name):
+                ours = group(posterior, name)[variable].to_numpy()
+                around = np.broadcast_to(seen, (*ours.shape[:2], *seen.shape))
+                there = images.setdefault((name, variable), around.copy())[..., window.rows, window.columns]
+                there[...] = np.where(window.own, ours, there)
         statistics.append(group(posterior, "sample_stats"))
         attributes.append(dict(posterior.attrs))
     groups = {
-        "posterior": xr.Dataset({"completion": (_DIMS, completion)}),
-        "posterior_predictive": xr.Dataset({"image": (_DIMS, image)}),
+        "posterior": xr.Dataset(),
+        "posterior_predictive": xr.Dataset(),
         "sample_stats": _together(statistics),
         "observed_data": xr.Dataset({"image": (IMAGE_DIMS, np.where(observation.mask, seen, np.nan))}),
         "constant_data": xr.Dataset({"mask": (IMAGE_DIMS, observation.mask.numpy())}),
     }
+    for (name, variable), array in images.items():
+        groups[name] = groups[name].assign({variable: (_DIMS, array)})
     groups = {name: numbered(dataset) for name, dataset in groups.items()}
     return with_efficiency(groups, _of_all(attributes) | {"seed": seed, "windows": len(places)})
 
 
 def _together(statistics: list[xr.Dataset]) -> xr.Dataset:
     """Return the statistics that all windows have: log densities add up, of the others there is a mean."""
-    names = [name for name in statistics[0] if all(name in one for one in statistics)]
+    numbers = [name for name, values in statistics[0].items() if values.ndim == 2]
+    names = [name for name in numbers if all(name in one for one in statistics)]
     stacked = {name: np.stack([one[name].to_numpy() for one in statistics]) for name in names}
     return xr.Dataset(
         {

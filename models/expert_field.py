@@ -149,6 +149,12 @@ class ExpertConditionals(Conditionals):
         return {"pixels": self._pixels(precisions, pixels, generator)}
 
     @torch.no_grad()
+    def expected(self, latents: dict[str, Tensor], generator: Generator) -> Tensor:
+        """Return the mean of pixels given components that are drawn given these."""
+        pixels = latents["pixels"]
+        return self._pixels(self.experts.draw_precisions(pixels, generator), pixels, None)
+
+    @torch.no_grad()
     def log_density(self, latents: dict[str, Tensor]) -> Tensor:
         """Return that of pixels and seen pixels."""
         pixels = latents["pixels"]
@@ -157,9 +163,13 @@ class ExpertConditionals(Conditionals):
         constant = self.seen.sum() * math.log(self.noise * math.sqrt(2 * math.pi))
         return self.experts.log_density(pixels) + seen - constant
 
-    def _pixels(self, precisions: list[Tensor], like: Image, generator: Generator) -> Image:
+    def _pixels(self, precisions: list[Tensor], like: Image, generator: Generator | None) -> Image:
+        """Draw pixels given the precisions of responses, or return their mean where there is no generator."""
+
         def noise(shaped: Tensor) -> Tensor:
             """Return white noise, shaped as what is given."""
+            if generator is None:
+                return torch.zeros_like(shaped)
             return torch.randn(shaped.shape, generator=generator, dtype=like.dtype, device=like.device)
 
         experts, certain = self.experts, self.seen / self.noise**2

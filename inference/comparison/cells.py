@@ -24,6 +24,7 @@ from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.evaluation.incomplete import ending, go_on_only_if_whole
 from posterior_inpainting.inference.infer import infer
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -117,7 +118,10 @@ class Cell:
         return {
             "draws": (_DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
             "brightness": (_DIMS[:2], hidden),
-            "mean": (_DIMS[2:], np.where(mask, seen, completion.mean(0)).astype(np.float32)),
+            "mean": (
+                _DIMS[2:],
+                np.where(mask, seen, posterior_mean(posterior, clipped=True)).astype(np.float32),
+            ),
             "sd": (_DIMS[2:], np.where(mask, 0.0, predictive.std(0)).astype(np.float32)),
         }
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from posterior_inpainting.inference.evaluation.plots import picture
 from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 
 __all__ = ["pictures"]
 
@@ -38,7 +39,7 @@ def pictures(idata, draws: int = 8) -> dict[str, np.ndarray]:
     deviation = np.where(mask, 0.0, predictive.std(0)).mean(0, keepdims=True)
     chosen = np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)
     found = {
-        "mean.png": np.where(mask, seen, completion.mean(0)),
+        "mean.png": np.where(mask, seen, posterior_mean(idata)),
         "sd.png": deviation / max(float(deviation.max()), 1e-6),
         **{
             f"draw-{number:02d}.png": np.where(mask, seen, completion[index])

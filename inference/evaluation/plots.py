@@ -10,6 +10,7 @@ from posterior_inpainting.inference.evaluation import scores
 from posterior_inpainting.inference.evaluation.convergence_maps import pixel_rhat as map_of_rhat
 from posterior_inpainting.inference.evaluation.incomplete import ending
 from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.models.shapes import Image, check_image
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     completion = completion.reshape(-1, *completion.shape[2:])
     predictive = predictive.reshape(-1, *predictive.shape[2:])
     seen = group(idata, "observed_data")["image"].to_numpy()
-    mean = np.where(mask, seen, completion.mean(0))
+    mean = np.where(mask, seen, posterior_mean(idata))
     sd = np.where(mask, 0.0, predictive.std(0))
     shown = completion[np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)]
     word = {"restarts": "restart", "path": "step"}.get(idata.attrs["draws_are"], "draw")

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.models.shapes import Image, check_image
 
 __all__ = [
@@ -71,8 +72,10 @@ def score(idata, truth: Image, seed: int = 0, restarts_as_draws: bool = False) -
     if idata.attrs["draws_are"] == "path":
         raise ValueError("the draws are the path of an optimiser; early_stopping() scores it step by step")
     draws, hidden, target = hidden_draws(idata, truth)
-    completions = np.clip(flat(idata, "posterior", "completion"), 0, 1)
-    mean = completions.mean(0)
+    completions, mean = (
+        np.clip(flat(idata, "posterior", "completion"), 0, 1),
+        posterior_mean(idata, clipped=True),
+    )
     figures = {
         "PSNR of the mean (dB)": psnr(mean[hidden], target),
         "SSIM of the mean": ssim(mean, truth, hidden),

@@ -66,15 +66,17 @@ class ConditionalDiffusion(ReverseChain):
 
     def step(self, step: Step) -> Tensor:
         """Go down where the level is above the observation's noise: everywhere once hidden pixels have come to it."""
-        reverse = step.density.reverse
         step.density.count(len(step.images))
-        now, following = (
-            torch.where(step.seen, level.clamp(max=reverse.noise), level)
-            for level in (step.now, step.following)
-        )
+        now, following = (_levels(step, level) for level in (step.now, step.following))
         with torch.no_grad():
-            mean, spread = reverse.step(step.images, now, following)
+            mean, spread = step.density.reverse.step(step.images, now, following)
         return mean + spread * step.noise()
+
+    def expected(self, step: Step) -> Tensor:
+        """Return the denoiser's mean: it is given what is seen."""
+        step.density.count(len(step.images))
+        with torch.no_grad():
+            return step.density.reverse.denoised(step.images, _levels(step, step.now))[0]
 
     def _run(self, density: DenoisedImages, plan: Plan) -> list[Draws]:
         if not density.reverse.takes_levels_of_pixels:
@@ -83,3 +85,8 @@ class ConditionalDiffusion(ReverseChain):
                 "pixel; use NoiseMatchedGibbs()"
             )
         return super()._run(density, plan)
+
+
+def _levels(step: Step, level: Tensor) -> Tensor:
+    """Return the level of each pixel: no higher than the observation's noise where it is seen."""
+    return torch.where(step.seen, level.clamp(max=step.density.reverse.noise), level)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.methods.loop import Process, Row, drive
+from posterior_inpainting.inference.results.convert import EXPECTED
 from posterior_inpainting.models.densities.conditionals import Conditionals
 
 __all__ = ["Gibbs"]
@@ -104,8 +105,12 @@ class _Sweeps(Process):
         if since <= 0 or since % self.method.thin:
             return None
         kept = self.problem.abilities.kept(self._latents)
-        density = self.conditionals.log_density(self._latents)
-        return {name: value[None] for name, value in kept.items()}, {"lp": density[None]}
+        stats = {"lp": self.conditionals.log_density(self._latents)}
+        expected = self.conditionals.expected(self._latents, self._generator)
+        if expected is not None:
+            stats[EXPECTED] = expected
+        rows = ({name: value[None] for name, value in part.items()} for part in (kept, stats))
+        return next(rows), next(rows)
 
     def state(self) -> dict[str, Any]:
         """Return chains and generator."""

@@ -14,11 +14,14 @@ from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
 from posterior_inpainting.inference.methods.loop import Process, Row, drive
+from posterior_inpainting.inference.results.convert import EXPECTED
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.densities.reverse_diffusion import noise_levels
 
 __all__ = ["ReverseChain", "Step"]
 
+#: The level, in spreads of pixels, at which a chain is asked for what it will end with on average.
+_HALFWAY = 2.0
 #: Images that are denoised at once, and their values: what a network makes of them on the way is larger.
 _IMAGES, _VALUES = 512, 2**19
 
@@ -71,6 +74,10 @@ class ReverseChain(Method):
     def step(self, step: Step) -> Tensor:
         """Return the images at the following level."""
 
+    def expected(self, step: Step) -> Tensor | None:
+        """Return the mean of the completions that the chain may end with from here, if the method knows it."""
+        return None
+
     def begin(self, noise: Tensor, target: Tensor, seen: Tensor) -> Tensor:
         """Return the images at the highest level: noise alone, unless a method says otherwise."""
         return noise
@@ -89,12 +96,15 @@ class ReverseChain(Method):
         groups = density.groups or 1
         position = chains.images.flatten(1).reshape(groups, plan.chains * plan.draws, -1)
         likelihood = density.log_likelihood(position)
+        stats = {"log_likelihood_of_seen": likelihood}
+        if chains.expected is not None:
+            stats[EXPECTED] = chains.expected.reshape(groups, -1, *density.reverse.image_shape)
         attrs = {"gradient_evaluations": density.gradients // groups, "potential": density.route}
         shape = plan.chains, plan.draws
         return [
             Draws(
                 density.keep(position[group].unflatten(0, shape)),
-                {"log_likelihood_of_seen": likelihood[group].unflatten(0, shape)},
+                {name: values[group].unflatten(0, shape) for name, values in stats.items()},
                 self.draws_are,
                 attrs,
             )
@@ -106,6 +116,7 @@ class _Chains(Process):
     """Many reverse chains side by side: a level a step, and nothing to be had before the last."""
 
     draws, commits_every = 0, 1
+    expected: Tensor | None = None
 
     def __init__(self, method: ReverseChain, density: DenoisedImages, count: int, streams: Streams):
         self.method, self.density, self.streams = method, density, streams
@@ -136,14 +147,21 @@ class _Chains(Process):
     def step(self) -> Row | None:
         """Go down one level."""
         now, following = self.levels[self.iteration], self.levels[self.iteration + 1]
-        parts = []
+        parts, means = [], []
+        # What is left open there is the pixels' own noise: the large features are no longer those of chance, and not
+        # yet those of one draw.
+        halfway = following < _HALFWAY * self.density.reverse.spread <= now
         together = max(1, min(_IMAGES, _VALUES // self.images[0].numel()))
         for first in range(0, self.count, together):
             rows = slice(first, first + together)
             target, seen = (part if len(part) == 1 else part[rows] for part in (self.target, self.seen))
             one = Step(self.density, self.images[rows], now, following, target, seen, self._generator)
             parts.append(self.method.step(one).detach())
+            if halfway and (mean := self.method.expected(one)) is not None:
+                means.append(mean)
         self.images = torch.cat(parts)
+        if means:
+            self.expected = torch.cat(means)
         self.iteration += 1
         return None
 
@@ -151,6 +169,7 @@ class _Chains(Process):
         """Return the images and the generator's state."""
         return {
             "images": self.images,
+            "expected": self.expected,
             "generator": self._generator.get_state(),
             "device": str(self._generator.device),
             "iteration": self.iteration,
@@ -159,7 +178,7 @@ class _Chains(Process):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from stored images."""
-        self.images, self.iteration = state["images"], state["iteration"]
+        self.images, self.iteration, self.expected = state["images"], state["iteration"], state["expected"]
         self._generator = Generator(device=state["device"])
         self._generator.set_state(state["generator"])
         self.density.gradients = state["gradients"]

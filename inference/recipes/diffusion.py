@@ -22,7 +22,28 @@ from posterior_inpainting.models import DiffusionPrior, observations, pretrained
 from posterior_inpainting.models.networks import Denoiser
 from posterior_inpainting.models.shapes import Image
 
-__all__ = ["DIFFUSION_RECIPES", "DenoiserRecipe", "denoising_errors"]
+__all__ = ["DIFFUSION_RECIPES", "DenoiserRecipe", "Further", "denoising_errors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further:
+    """A training that begins with the averaged weights of the one before it, and with other patches.
+
+    Parameters
+    ----------
+    epochs, learning_rate
+        As for ``Schedule``.
+    mean_log_level, most
+        As for ``DenoisingScoreMatching``.
+    kinds
+        As for ``observations.random_masks``.
+    """
+
+    epochs: int
+    learning_rate: float
+    mean_log_level: float
+    most: float = 0.2
+    kinds: tuple[str, ...] = observations.KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +59,8 @@ class DenoiserRecipe(DatasetRecipe):
         Side and number of the patches that it is trained on, for images of any size; ``None`` for whole images.
     mean_log_level, sd_log_level, whole, evenness
         As for ``DenoisingScoreMatching``.
+    further
+        The trainings that follow the first.
     fill_images, fill_rate
         How many images the pyramid's fill is learnt from, before the network, and at which learning rate.
     averaging
@@ -60,6 +83,7 @@ class DenoiserRecipe(DatasetRecipe):
     sd_log_level: float = 1.6
     whole: float = 0.15
     evenness: float = 0.0
+    further: tuple[Further, ...] = ()
     fill_images: int = 10_000
     fill_rate: float = 1e-2
     averaging: float = 0.999
@@ -88,27 +112,37 @@ class DenoiserRecipe(DatasetRecipe):
         return replace(super().schedule(progress, epochs), averaging=self.averaging)
 
     def fit(self, images: Image, progress: bool = True) -> Denoiser:
-        """Train by denoising score matching."""
-        if self.patches is not None:
-            images = varied_patches(images, *self.patches, self.streams)
-        network = self.network(images)
-        model = DiffusionPrior(network, tuple(images.shape[1:]), steps=1)
-        count = min(20_000, 4 * len(images))
-        masks = observations.random_masks(model.image_shape, count, self.streams.number("masks"))
-        levels: Any = {
-            "mean_log_level": self.mean_log_level,
-            "sd_log_level": self.sd_log_level,
-            "whole": self.whole,
-        }
-        if network.fill is not None:
-            first, once = images[: self.fill_images], self.schedule(progress, 1)
-            loss: Loss = FillLikelihood(**levels)
-            once = replace(once, learning_rate=self.fill_rate, averaging=0.9)
-            train(model, model.guide, first, masks=masks, loss=loss, schedule=once)
-            network.fill.requires_grad_(False)
-        loss = DenoisingScoreMatching(**levels, evenness=self.evenness, low_precision=True)
-        train(model, model.guide, images, masks=masks, loss=loss, schedule=self.schedule(progress))
+        """Train the fill by its likelihood, if there is one, then the network by denoising score matching."""
+        examples = self._examples(images, 0)
+        network = self.network(examples)
+        model = DiffusionPrior(network, tuple(examples.shape[1:]), steps=1)
+        first = Further(
+            epochs=self.epochs, learning_rate=self.learning_rate, mean_log_level=self.mean_log_level
+        )
+        for number, stage in enumerate((first, *self.further)):
+            examples = self._examples(images, number)
+            schedule = replace(self.schedule(progress, stage.epochs), learning_rate=stage.learning_rate)
+            count, seed = min(20_000, 4 * len(examples)), self.streams.number("masks")
+            masks = observations.random_masks(model.image_shape, count, seed, stage.kinds)
+            levels: Any = {"sd_log_level": self.sd_log_level, "whole": self.whole, "most": stage.most}
+            if network.fill is not None and not number:
+                loss: Loss = FillLikelihood(stage.mean_log_level, **levels)
+                once = replace(schedule, epochs=1, learning_rate=self.fill_rate, averaging=0.9)
+                train(model, model.guide, examples[: self.fill_images], masks=masks, loss=loss, schedule=once)
+                network.fill.requires_grad_(False)
+            loss = DenoisingScoreMatching(
+                stage.mean_log_level, **levels, evenness=self.evenness, low_precision=True
+            )
+            train(model, model.guide, examples, masks=masks, loss=loss, schedule=schedule)
         return network.requires_grad_(False).eval()
+
+    def _examples(self, images: Image, number: int) -> Image:
+        """Return what one of the trainings goes through: the images, or patches of them that no other one saw."""
+        if self.patches is None:
+            return images
+        return varied_patches(
+            images, *self.patches, self.streams.child("further", number) if number else self.streams
+        )
 
     def parts(self, fitted: Denoiser) -> dict[str, Any]:
         """Return the network."""
@@ -187,6 +221,16 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
         mean_log_level=-1.0,
         evenness=0.5,
         epochs=15,
+        # Holes as photographs have them, around which nearly everything is seen nearly without noise.
+        further=(
+            Further(
+                epochs=16,
+                learning_rate=5e-4,
+                mean_log_level=-1.5,
+                most=0.04,
+                kinds=("box", "scatter", "strokes", "blobs", "grid", "channels"),
+            ),
+        ),
         batch_size=32,
         limits=(
             "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"

@@ -37,6 +37,8 @@ IMAGE_DIMS = ("channel", "row", "column")
 _CHUNK, _PIXELS = 512, 2**20
 #: What is kept of a draw, instead of too many latents, to give the law of its pixels again.
 _LAW = ("completion", "scale")
+#: The statistic that is an image a draw, see ``Draws``.
+EXPECTED = "expected_completion"
 
 
 def to_arviz(groups: dict[str, xr.Dataset], attrs: dict[str, Any]):
@@ -235,7 +237,9 @@ def _attribute(name: str, value: Any) -> int | float | str:
 
 
 def _statistics(drawn: Draws) -> xr.Dataset:
-    return _dataset({name: (("chain", "draw"), _array(value)) for name, value in drawn.stats.items()})
+    """Return the statistics; those of more than a number a draw are images."""
+    dims = ("chain", "draw", *IMAGE_DIMS)
+    return _dataset({name: (dims[: value.dim()], _array(value)) for name, value in drawn.stats.items()})
 
 
 def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:

@@ -32,9 +32,6 @@ from posterior_inpainting.inference.training.low_precision import low_precision
 
 __all__ = ["DenoisingScoreMatching", "FillLikelihood"]
 
-#: The most noise that an observation is taken to have.
-_MOST = 0.2
-
 
 class DenoisingScoreMatching(Loss):
     """The loss of a ``Denoiser``, averaged over noise levels and summed over pixels.
@@ -43,9 +40,9 @@ class DenoisingScoreMatching(Loss):
     ----------
     mean_log_level, sd_log_level
         Of the normal law of the levels' logarithms; the published ones for images whose spread is 0.5.
-    lowest, whole
-        With masks, seen pixels have less noise, down to ``lowest``, evenly in the logarithm; the share ``whole`` of the
-        images has one level nevertheless.
+    lowest, most, whole
+        With masks, seen pixels have less noise, from ``most`` down to ``lowest``, evenly in the logarithm; the share
+        ``whole`` of the images has one level nevertheless.
     seen_weight
         What a seen pixel counts beside a hidden one, positive.
     evenness
@@ -72,21 +69,23 @@ class DenoisingScoreMatching(Loss):
         sd_log_level: float = 1.2,
         *,
         lowest: float = 0.005,
+        most: float = 0.2,
         whole: float = 0.25,
         seen_weight: float = 0.05,
         evenness: float = 0.0,
         low_precision: bool = False,
     ):
-        if not min(sd_log_level, lowest, seen_weight) > 0:
+        if not min(sd_log_level, lowest, seen_weight) > 0 or not most >= lowest:
             raise ValueError(
-                f"sd_log_level={sd_log_level}, lowest={lowest}, seen_weight={seen_weight}; expected positive numbers"
+                f"sd_log_level={sd_log_level}, lowest={lowest}, most={most}, seen_weight={seen_weight}; expected "
+                "positive numbers, the most noise no less than the lowest"
             )
         if not 0 <= whole <= 1:
             raise ValueError(f"whole={whole}; expected a share from 0 to 1")
         if not 0 <= evenness <= 1:
             raise ValueError(f"evenness={evenness}; expected a power from 0 to 1")
         self.mean_log_level, self.sd_log_level = mean_log_level, sd_log_level
-        self.lowest, self.whole, self.seen_weight = lowest, whole, seen_weight
+        self.lowest, self.most, self.whole, self.seen_weight = lowest, most, whole, seen_weight
         self.evenness, self.low_precision = evenness, low_precision
 
     def differentiable_loss(
@@ -118,7 +117,7 @@ class DenoisingScoreMatching(Loss):
         # A normal number's rank is uniform; of the observation's noise all that is known is that it is small.
         share, coin = (0.5 * torch.erfc(-number / 2**0.5) for number in (share, coin))
         least = torch.full_like(log_level, math.log(self.lowest)).minimum(log_level)
-        seen_level = least + share * (log_level.clamp(max=math.log(_MOST)).maximum(least) - least)
+        seen_level = least + share * (log_level.clamp(max=math.log(self.most)).maximum(least) - least)
         seen = masks & (coin >= self.whole)[:, None, None, None]
         return torch.where(seen, seen_level[:, None, None, None], log_level[:, None, None, None]).exp(), seen
 

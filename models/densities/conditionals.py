@@ -20,6 +20,10 @@ class Conditionals(ABC):
     def sweep(self, latents: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         """Return latents after each part was drawn once given the others, of the same shapes."""
 
+    def expected(self, latents: dict[str, Tensor], generator: Generator) -> Tensor | None:
+        """Return the mean of the completion given what the next sweep would draw first, if it is known."""
+        return None
+
     @abstractmethod
     def log_density(self, latents: dict[str, Tensor]) -> Tensor:
         """Return the log joint density of latents and seen pixels but for a constant, ``(chain,)``."""

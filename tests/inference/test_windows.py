@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from posterior_inpainting.inference import Exact, diagnostics
+from posterior_inpainting.inference import ConditionalDiffusion, Exact, diagnostics
 from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.inference.windows import infer_in_windows, windows
-from posterior_inpainting.models import GaussianProcess, Observation
+from posterior_inpainting.models import GaussianProcess, MixtureField, Observation
 from posterior_inpainting.models.fields import Matern
 
 SHAPE = (3, 40, 48)
@@ -105,6 +106,24 @@ class TestInferInWindows:
         image = found.posterior_predictive["image"].to_numpy()
         assert (image == np.where(seen.mask, seen.image, image)).all()
         assert diagnostics.summary(found)["draws"] == 6
+
+    def test_expectations_are_put_together_too(self, seen):
+        """A diffusion keeps, beside each draw, the mean of what it could have become: of every window."""
+        images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        two = Observation(seen.image, holes((10, 10, 3, 3), (30, 35, 3, 3)))
+
+        def fitted(part):
+            return MixtureField.fit(images.repeat_interleave(20, 0), components=1, noise=0.05)
+
+        found = infer_in_windows(
+            fitted, two, ConditionalDiffusion(20), margin=2, least=8, draws=6, chains=1, progress=False
+        )
+        assert found.attrs["windows"] == 2
+        expected = found.sample_stats["expected_completion"].to_numpy()
+        hidden = ~two.mask.numpy()
+        assert (expected[..., 20:24, :] == seen.image.numpy()[:, 20:24]).all()
+        assert (expected.std((0, 1))[hidden] > 0).all()
+        assert np.allclose(posterior_mean(found), expected.mean((0, 1)), atol=1e-6)
 
     def test_the_seed_is_the_whole_of_chance(self, seen):
         def drawn(seed):

@@ -236,8 +236,9 @@ class TestDenoiser:
             (lambda: DiffusionPrior(Denoiser(), (1, 8)), "expected \\(channel, row, column\\)"),
             (lambda: DenoisingScoreMatching(sd_log_level=0.0), "sd_log_level=0.0"),
             (lambda: DenoisingScoreMatching(seen_weight=0.0), "seen_weight=0.0"),
+            (lambda: DenoisingScoreMatching(most=0.004), "most=0.004"),
         ],
-        ids=range(17),
+        ids=range(18),
     )
     def test_bad_input(self, make, message):
         with pytest.raises(ValueError, match=message):

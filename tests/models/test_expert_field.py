@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from statistics_of_draws import assert_moments
+from statistics_of_draws import assert_moments, ess_of
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from posterior_inpainting.inference import ChEES, ExpertLikelihood, ExpertScoreMatching, Gibbs, infer, train
@@ -124,6 +124,12 @@ class TestPosterior:
         )
         draws = posterior.posterior["completion"].to_numpy().reshape(8, 1500, 4)
         assert_moments(draws, mean, sd)
+        # What is expected given the components alone has the same mean, and less chance in it.
+        expected = posterior.sample_stats["expected_completion"].to_numpy().reshape(8, 1500, 4)
+        spread = expected.std((0, 1))
+        assert (spread < 0.9 * sd.numpy()).all()
+        error = np.abs(expected.mean((0, 1)) - mean.numpy()) / (spread / np.sqrt(ess_of(expected, "mean")))
+        assert error.max() < 5
 
     def test_a_broken_sampler_is_found(self, monkeypatch):
         model = square()

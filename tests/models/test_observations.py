@@ -216,6 +216,26 @@ class TestRandomMasks:
         for factor in (2, 3, 4):
             assert (masks == grid(shape, factor)).flatten(1).all(1).any(), factor
 
+    def test_some_kinds_alone(self):
+        masks = random_masks((3, 12, 16), 300, kinds=["half", "channels"])
+        known = [half((3, 12, 16), side) for side in ("top", "bottom", "left", "right")]
+        known += [channels((3, 12, 16), one) for one in range(3)] + [torch.ones(3, 12, 16, dtype=torch.bool)]
+        counts = torch.stack([(masks == one).flatten(1).all(1).sum() for one in known])
+        assert counts.sum() == 300
+        assert (counts > 0).all()
+
+    @pytest.mark.parametrize(
+        ("kinds", "message"),
+        [
+            (["boxes"], "kinds has 'boxes'; expected some of box, half, scatter"),
+            (["channels"], "at least one that an image of 1 channel"),
+            ([], "at least one"),
+        ],
+    )
+    def test_no_such_kind(self, kinds, message):
+        with pytest.raises(ValueError, match=message):
+            random_masks((1, 8, 8), 5, kinds=kinds)
+
 
 class TestObservation:
     @pytest.fixture

@@ -26,6 +26,7 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
+from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.models import DiffusionPrior, LatentCode, MixtureField, Observation, pretrained
 
 SHAPE = (1, 1, 4)
@@ -197,6 +198,16 @@ class TestConditionalDiffusion:
         draws = {"draws": 1000, "chains": 4, "progress": False}
         idata = infer(self.MODEL, self.SEEN, ConditionalDiffusion(steps=300), **draws)
         assert_moments(hidden(idata), *exact(self.MODEL))
+
+    def test_expectations_on_the_way_have_the_posterior_mean_and_less_chance(self):
+        draws = {"draws": 1000, "chains": 4, "progress": False}
+        idata = infer(self.MODEL, self.SEEN, ConditionalDiffusion(steps=300), **draws)
+        mean, sd = exact(self.MODEL)
+        expected = idata.sample_stats["expected_completion"].to_numpy()[..., 0, 0, 2:]
+        spread = expected.std((0, 1))
+        assert (np.abs(expected.mean((0, 1)) - mean) < 5 * spread / math.sqrt(4000)).all()
+        assert (spread < 0.8 * sd).all()
+        assert np.allclose(posterior_mean(idata)[0, 0, 2:], expected.mean((0, 1)), atol=1e-5)
 
     def test_weights_of_two_separated_modes(self):
         model = field(apart=3.0)
