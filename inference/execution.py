@@ -18,6 +18,7 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.tracing import deterministic_sites, trace_of
+from posterior_inpainting.inference.methods.ranges import check_ranges
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
@@ -74,11 +75,12 @@ def callers_state_kept() -> Iterator[None]:
 
 
 def check_run(method: Method, draws: int, chains: int) -> None:
-    """Raise ``ValueError`` unless it is a method, and there is at least one draw and one chain."""
+    """Raise ``ValueError`` unless it is a method with settings in their ranges, of at least one draw and one chain."""
     if not isinstance(method, Method):
         raise ValueError(f"method is {describe(method)}; expected one such as NUTS() or Variational()")
+    check_ranges(method)
     for name, value in (("draws", draws), ("chains", chains)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
 
 

@@ -8,7 +8,7 @@ hole that is as wide as the image is drawn as before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,8 @@ class Window:
 
     def of(self, observation: Observation) -> Observation:
         """Return what is seen of it."""
-        return Observation(
-            *(part[:, self.rows, self.columns] for part in (observation.image, observation.mask))
-        )
+        image, mask = (part[:, self.rows, self.columns] for part in (observation.image, observation.mask))
+        return replace(observation, image=image, mask=mask)
 
 
 def windows(mask: Mask, margin: int, least: int = 1) -> list[Window]:

@@ -116,7 +116,7 @@ class GaussianProcess(ImageModel):
         observation: Observation,
         kernel: StationaryKernel | Sequence[StationaryKernel] = DEEP_IMAGE_PRIORS,
         *,
-        noise_floor: float = 0.002,
+        noise_floor: float = 0.004,
         seed: int = 0,
         dense_limit: int = 6144,
     ) -> GaussianProcess:
@@ -134,7 +134,7 @@ class GaussianProcess(ImageModel):
             A kernel with its starting lengthscale, or several, of which the one with the highest marginal
             likelihood is kept: by default deep image priors of several depths.
         noise_floor
-            Smallest noise, in the image's units.
+            Smallest noise, in the image's units: a grey level of 8 bits.
         seed
             Of the places of the blocks.
         dense_limit
@@ -151,7 +151,7 @@ class GaussianProcess(ImageModel):
         >>> image = datasets.load("digits")[0]
         >>> seen = Observation(image, observations.scatter(image.shape, keep=0.5))
         >>> model = GaussianProcess.fit(seen)
-        >>> model.kernel.depth in (2, 4, 8, 16), bool(model.noise > 0.002)
+        >>> model.kernel.depth in (2, 4, 8, 16), bool(model.noise >= 0.004)
         (True, True)
         """
         kernels = [kernel] if isinstance(kernel, StationaryKernel) else list(kernel)

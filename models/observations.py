@@ -15,7 +15,15 @@ import torch
 from torch import Generator
 
 from posterior_inpainting.models.images.free_form_masks import as_generator, blobs, strokes
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_mask, check_shape
+from posterior_inpainting.models.shapes import (
+    Image,
+    ImageShape,
+    Mask,
+    check_image,
+    check_mask,
+    check_shape,
+    check_values,
+)
 
 __all__ = [
     "Observation",
@@ -39,14 +47,17 @@ class Observation:
     Parameters
     ----------
     image
-        Float tensor ``(channel, row, column)``; finite where seen.
+        Float tensor ``(channel, row, column)``, in [0, 1] and finite where seen; kept in single precision, in which
+        models compute.
     mask
         Boolean, ``True`` = seen, broadcasting to the image; all hidden is legal and gives the prior.
+    any_values
+        Whether seen pixels may lie outside [0, 1], as simulated noise has them.
 
     Raises
     ------
     ValueError
-        For a wrong shape or type, or a seen pixel that is NaN or infinite.
+        For a wrong shape or type, a seen pixel that is NaN or infinite, or one outside [0, 1].
 
     Examples
     --------
@@ -57,6 +68,7 @@ class Observation:
 
     image: Image
     mask: Mask
+    any_values: bool = False
 
     def __post_init__(self):
         check_image(self.image)
@@ -64,10 +76,12 @@ class Observation:
             raise ValueError(f"image has shape {tuple(self.image.shape)}; expected (channel, row, column)")
         check_mask(self.mask, tuple(self.image.shape))
         mask = self.mask.expand(self.image.shape).clone()
-        image = torch.where(mask, self.image, 0.0)
+        image = torch.where(mask, self.image, 0.0).to(torch.get_default_dtype())
         if not image.isfinite().all():
             bad = int((~image.isfinite()).sum())
             raise ValueError(f"{bad} seen pixels are NaN or infinite; expected finite values where seen")
+        if not self.any_values:
+            check_values(image[mask], "seen pixels")
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "mask", mask)
 

@@ -34,6 +34,7 @@ __all__ = [
     "check_mask",
     "check_shape",
     "check_support",
+    "check_values",
     "describe",
     "seen_mask",
     "seen_part",
@@ -85,11 +86,37 @@ def check_image(image: Image, expected: ImageShape | None = None) -> None:
     posterior_inpainting...: image is a float32 tensor of shape (1, 8, 8); expected (1, 28, 28) as (...)
     """
     if not isinstance(image, Tensor) or not image.is_floating_point() or image.dim() < 3:
+        bytes_given = isinstance(image, Tensor) and image.dtype == torch.uint8
         raise InputError(
             f"image is {describe(image)}; expected a float tensor of shape (channel, row, column)"
+            f"{', in [0, 1]: divide by 255' if bytes_given else ''}"
         )
     if expected is not None and tuple(image.shape[-3:]) != tuple(expected):
         raise InputError(f"image is {describe(image)}; expected {tuple(expected)} as (channel, row, column)")
+
+
+def check_values(image: Image, name: str, slack: float = 0.0) -> None:
+    """Raise ``ValueError`` for values outside [0, 1], of which those of 8 bits are the commonest.
+
+    Parameters
+    ----------
+    image
+        What was given.
+    name
+        What the values are, in the plural.
+    slack
+        How far outside they may lie.
+
+    >>> check_values(torch.tensor([0.0, 255.0]), "seen pixels")
+    Traceback (most recent call last):
+    ...
+    posterior_inpainting...: seen pixels run from 0 to 255; expected [0, 1]: divide by 255
+    """
+    if image.numel() and not (image.min() >= -slack and image.max() <= 1 + slack):
+        low, high = float(image.min()), float(image.max())
+        eight_bits = low >= 0 and 2 < high <= 255
+        remedy = "divide by 255" if eight_bits else "clamp them (in Python, any_values=True takes them)"
+        raise InputError(f"{name} run from {low:.3g} to {high:.3g}; expected [0, 1]: {remedy}")
 
 
 def check_shape(shape: ImageShape) -> ImageShape:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from posterior_inpainting.models.observations import Observation
     from posterior_inpainting.models.shapes import Image, Mask
 
@@ -32,14 +30,19 @@ class Pixels:
     def read(self) -> tuple[Observation, Image | None]:
         """Return what is seen, and the whole image where it is known."""
         from posterior_inpainting.models import image_files
-        from posterior_inpainting.models.shapes import check_image
+        from posterior_inpainting.models.shapes import check_image, check_values
 
         observation, whole = self._read()
         _check(observation)
         if self.truth is not None:
             whole = image_files.read_image(self.truth)[0]
             check_image(whole, observation.shape)
-            _check_values(whole[~observation.mask], "hidden pixels of the truth")
+            hidden = whole[~observation.mask]
+            if not hidden.isfinite().all():
+                raise ValueError(
+                    f"{int((~hidden.isfinite()).sum())} hidden pixels of the truth are NaN or infinite"
+                )
+            check_values(hidden, "hidden pixels of the truth")
         return observation, whole
 
     def _read(self) -> tuple[Observation, Image | None]:
@@ -87,20 +90,8 @@ def image_named(name: str) -> tuple[Image, Mask | None]:
 
 
 def _check(observation: Observation) -> None:
-    """Raise ``ValueError`` unless something is seen, something hidden, and what is seen lies in [0, 1]."""
+    """Raise ``ValueError`` unless something is seen and something hidden."""
     if not observation.mask.any():
         raise ValueError("the mask hides every pixel; expected at least one seen pixel")
     if observation.mask.all():
         raise ValueError("the mask hides nothing, so that there is nothing to complete")
-    _check_values(observation.image[observation.mask], "seen pixels")
-
-
-def _check_values(values: Tensor, name: str) -> None:
-    if not values.isfinite().all():
-        raise ValueError(
-            f"{int((~values.isfinite()).sum())} {name} are NaN or infinite; expected values in [0, 1]"
-        )
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(
-            f"{name} run from {float(values.min()):.3g} to {float(values.max()):.3g}; expected [0, 1]"
-        )

@@ -54,7 +54,7 @@ class Batch:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Observation:
-        return Observation(self.images[index], self.mask)
+        return Observation(self.images[index], self.mask, any_values=True)
 
 
 def figures_of_batch(

@@ -24,7 +24,8 @@ class Examples:
     targets
         ``(n, ...)``, one for each input.
     masks
-        A bank ``(m, channel, row, column)`` of masks, of which every image gets a random one.
+        As many as images: what is seen of each, whose holes are never read. Any other number ``(m, channel, row,
+        column)``: a bank, of which every image gets a random one in every epoch.
 
     Examples
     --------
@@ -68,6 +69,8 @@ class Examples:
 
     def minibatch(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what the model is called with for some images, ``which`` being their indices."""
+        if self.masks is not None and len(self.masks) == len(self.data):
+            return self.data[which], self.masks[which]
         if self.masks is not None:
             drawn = torch.randint(len(self.masks), (len(which),), device=self.masks.device)
             return self.data[which], self.masks[drawn]

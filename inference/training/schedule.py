@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class Schedule:
             raise ValueError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}; expected at least 1 of each"
             )
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate}; expected a finite number of at least 0")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging={self.averaging}; expected a number in [0, 1)")
         Streams(self.seed)

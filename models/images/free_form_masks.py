@@ -9,6 +9,9 @@ from posterior_inpainting.models.shapes import ImageShape, Mask, check_shape
 
 __all__ = ["as_generator", "blobs", "strokes"]
 
+#: Strokes or blobs of one mask: each costs as much as the image has pixels.
+_MOST = 1000
+
 
 def as_generator(seed: int | Generator) -> Generator:
     """Return a generator on the CPU that starts at a seed, or the one that is given, to go on with.
@@ -36,16 +39,17 @@ def strokes(shape: ImageShape, count: int, width: int, seed: int | Generator = 0
     Raises
     ------
     ValueError
-        For no stroke, a width below 1 or above the shorter side, or a shape that is none.
+        For no stroke or more than 1,000, a width below 1 or above the shorter side, or a shape that is none.
 
     >>> mask = strokes((1, 28, 28), count=2, width=3, seed=0)
     >>> tuple(mask.shape), 0 < int((~mask).sum()) < 28 * 28
     ((1, 28, 28), True)
     """
     _, rows, columns = check_shape(shape)
-    if count < 1 or not 1 <= width <= min(rows, columns):
+    if not 1 <= count <= _MOST or not 1 <= width <= min(rows, columns):
         raise ValueError(
-            f"strokes count={count}, width={width}; expected count >= 1 and width in 1..{min(rows, columns)}"
+            f"strokes count={count}, width={width}; expected count in 1..{_MOST} and width in "
+            f"1..{min(rows, columns)}"
         )
     generator = as_generator(seed)
     size = torch.tensor([rows, columns])
@@ -80,15 +84,15 @@ def blobs(shape: ImageShape, count: int, seed: int | Generator = 0) -> Mask:
     Raises
     ------
     ValueError
-        For no blob, or a shape that is none.
+        For no blob or more than 1,000, or a shape that is none.
 
     >>> mask = blobs((3, 28, 28), count=4, seed=1)
     >>> bool((mask[0] == mask[2]).all()), bool((~mask).any())
     (True, True)
     """
     _, rows, columns = check_shape(shape)
-    if count < 1:
-        raise ValueError(f"blobs count={count}; expected at least 1")
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"blobs count={count}; expected 1..{_MOST}")
     generator = as_generator(seed)
     hidden = torch.zeros(1, 1, rows, columns)
     for _ in range(count):

@@ -1,9 +1,11 @@
-"""Read images and masks from PNG, JPEG and NPY files."""
+"""Read images and masks from PNG, JPEG and NPY files, as they are displayed."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ _MODES = {
     "CMYK": "RGB",
     "YCbCr": "RGB",
 }  # Pillow's -> the one that is read
+#: EXIF's tag, and the largest image that is read.
+_ORIENTATION, _MEGAPIXELS = 0x0112, 64
 
 
 def read_image(path: str | Path) -> tuple[Image, Mask | None]:
@@ -29,9 +33,9 @@ def read_image(path: str | Path) -> tuple[Image, Mask | None]:
     Parameters
     ----------
     path
-        PNG or JPEG, 8- or 16-bit, grey, RGB or palette, with alpha or without; or NPY of shape
-        ``(row, column)``, ``(row, column, 1|3|4)`` or ``(1|3, row, column)``: uint8 is divided by 255,
-        uint16 by 65535, floats are taken as they are. (16-bit colour PNGs come at 8-bit precision.)
+        PNG or JPEG, 8- or 16-bit, grey, RGB or palette, with alpha or without, turned as its EXIF data say; or
+        NPY of shape ``(row, column)``, ``(row, column, 1|3|4)`` or ``(1|3, row, column)``: uint8 is divided by
+        255, uint16 by 65535, floats are taken as they are.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def read_image(path: str | Path) -> tuple[Image, Mask | None]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not an image.
+        If it is not an image, or one of more than 64 megapixels.
 
     Examples
     --------
@@ -120,21 +124,70 @@ def _read(path: Path) -> np.ndarray:
     """Pixels ``(row, column)`` or ``(row, column, channel)`` of uint8, uint16, bool or floats."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    import png
     from PIL import Image as Pillow
 
+    damaged = (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        ArithmeticError,
+        struct.error,
+        zlib.error,
+        png.Error,
+    )
     try:
         if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
+            # Mapped, and not read: a header that promises more than there is must not take memory for it.
+            with np.errstate(over="raise"):
+                mapped = np.lib.format.open_memmap(path, mode="r")
+            _check_size(mapped.size / 3)
+            return np.array(mapped)
         with Pillow.open(path, formats=("PNG", "JPEG")) as picture:
-            wanted = _MODES.get(picture.mode, picture.mode)
-            if picture.has_transparency_data:  # one colour, or some of a palette, can stand for transparent
-                wanted = "LA" if wanted in ("L", "LA") else "RGBA"
-            pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
-            return pixels.astype(np.uint16) if wanted == "I" else pixels
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Pillow.DecompressionBombError) as error:
+            _check_size(picture.width * picture.height)
+            deep = _of_16_bits(path) if picture.format == "PNG" else None
+            picture.load()
+            return _turned(_pixels(picture) if deep is None else deep, picture.getexif().get(_ORIENTATION, 1))
+    except (*damaged, Pillow.DecompressionBombError) as error:
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be read as an image: {reason}") from None
+
+
+def _check_size(pixels: float) -> None:
+    if pixels > 1e6 * _MEGAPIXELS:
+        raise ValueError(
+            f"{pixels / 1e6:.0f} megapixels; expected at most {_MEGAPIXELS}: cut out what is around the holes"
+        )
+
+
+def _pixels(picture: Any) -> np.ndarray:
+    wanted = _MODES.get(picture.mode, picture.mode)
+    if picture.has_transparency_data:  # one colour, or some of a palette, can stand for transparent
+        wanted = "LA" if wanted in ("L", "LA") else "RGBA"
+    pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
+    return pixels.astype(np.uint16) if wanted == "I" else pixels
+
+
+def _of_16_bits(path: Path) -> np.ndarray | None:
+    """Return the pixels of a PNG that has several channels of 16 bits, of which Pillow reads half."""
+    import png
+
+    content = path.read_bytes()
+    bits, kind = content[24:26]
+    if bits != 16 or kind == 0:
+        return None
+    columns, rows, values, info = png.Reader(bytes=content).asDirect()
+    return np.stack([np.asarray(row, np.uint16) for row in values]).reshape(rows, columns, info["planes"])
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels as they are displayed, by the EXIF tag that says how the camera was held."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
 
 
 def _channels_last(pixels: np.ndarray, path: Path) -> np.ndarray:

@@ -110,7 +110,7 @@ class Hole:
         """Follow MAP, then draw by MALA; one line of the table."""
         truth = photograph(self.file, self.side)
         noisy = truth + self.noise * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
-        seen = Observation(noisy, mask_named(HOLES[self.kind], tuple(truth.shape)))
+        seen = Observation(noisy, mask_named(HOLES[self.kind], tuple(truth.shape)), any_values=True)
         torch.manual_seed(0)
         model = DeepImagePrior(truth.shape, Hourglass(truth.shape, channels=32, scales=3), noise=0.05)
         climbing = MAP(restarts=1, steps=steps, learning_rate=0.03, snapshots=min(steps, 40))

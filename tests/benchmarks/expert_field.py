@@ -95,7 +95,7 @@ def calibration(count: int, store: Any) -> dict[str, list[float]]:
         ties = random.random(4 + int(hidden.sum()))
         if number < done:
             continue
-        seen = Observation(noisy, BOX)
+        seen = Observation(noisy, BOX, any_values=True)
         method = Gibbs(warmup=24, thin=4)
         posterior = infer(model, seen, method, draws=16, chains=4, seed=number, progress=False)
         drawn = torch.as_tensor(posterior.posterior["completion"].to_numpy()).flatten(0, 1)

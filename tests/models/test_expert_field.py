@@ -167,7 +167,7 @@ class TestPosterior:
         generator, ranks = torch.Generator().manual_seed(2), []
         for number, truth in enumerate(truths):
             noisy = truth + 0.3 * torch.randn(SQUARE, generator=generator)
-            seen = Observation(noisy.clamp(-9, 9), SEEN)
+            seen = Observation(noisy, SEEN, any_values=True)
             posterior = infer(
                 model, seen, Gibbs(warmup=20, thin=4), draws=25, chains=4, seed=number, progress=False
             )

@@ -1,9 +1,13 @@
 import re
+import struct
+import zlib
 
 import numpy as np
+import png as pypng
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from posterior_inpainting.models.images.image_files import read_image, read_mask, read_observation
 
@@ -16,10 +20,19 @@ ALPHA = np.where(RANDOM.random((ROWS, COLUMNS)) < 0.4, 0, RANDOM.integers(1, 256
     np.uint8
 )
 OPAQUE = ALPHA > 0
+RGB16 = RANDOM.integers(0, 65536, (ROWS, COLUMNS, 3), np.uint16)
+ALPHA16 = ALPHA.astype(np.uint16)  # so little that 8 bits would make it 0
 
 
 def png(pixels, **options):
     return lambda path: Pillow.fromarray(pixels).save(path.with_suffix(".png"), **options)
+
+
+def deep(pixels):
+    """16 bits of several channels, which Pillow does not write."""
+    kind = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}[pixels.shape[-1]]
+    rows = pixels.reshape(ROWS, -1).tolist()
+    return lambda path: pypng.from_array(rows, kind).save(path.with_suffix(".png"))
 
 
 def palette(path):
@@ -47,6 +60,9 @@ FORMATS = {
     "png-grey-alpha": (png(np.stack([GREY, ALPHA], -1)), last_first(GREY) / 255, OPAQUE),
     "png-rgb": (png(RGB), last_first(RGB) / 255, None),
     "png-rgba": (png(np.dstack([RGB, ALPHA])), last_first(RGB) / 255, OPAQUE),
+    "png-rgb-16": (deep(RGB16), last_first(RGB16) / 65535, None),
+    "png-rgba-16": (deep(np.dstack([RGB16, ALPHA16])), last_first(RGB16) / 65535, OPAQUE),
+    "png-grey-alpha-16": (deep(np.dstack([GREY16, ALPHA16])), last_first(GREY16) / 65535, OPAQUE),
     "png-palette": (palette, last_first(RGB // 128), None),
     "png-grey-with-a-transparent-value": (
         png(GREY, transparency=int(GREY[2, 3])),
@@ -90,6 +106,36 @@ def test_formats(name, tmp_path):
         assert found.dtype == torch.bool
         assert found.shape == image.shape
         np.testing.assert_array_equal(found.numpy(), np.broadcast_to(opaque, image.shape))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_as_it_is_displayed(orientation, suffix, tmp_path):
+    """A camera that was held upright writes rows of columns, and a tag: who paints a mask sees the picture turned."""
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    smooth = np.add.outer(20 * np.arange(ROWS), 10 * np.arange(COLUMNS)).astype(np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Pillow.fromarray(smooth).save(path, exif=exif, **({"quality": 100} if suffix == "jpg" else {}))
+    displayed = np.asarray(ImageOps.exif_transpose(Pillow.open(path)))
+    image, _ = read_image(path)
+    np.testing.assert_allclose(image[0].numpy(), displayed / 255, atol=1e-6)
+    painted = np.zeros(displayed.shape, np.uint8)
+    painted[0, 0] = 255
+    Pillow.fromarray(painted).save(tmp_path / "mask.png")
+    seen = read_observation(path, missing=tmp_path / "mask.png")
+    assert (~seen.mask).nonzero().tolist() == [[0, 0, 0]]
+
+
+def test_sixteen_bits_are_turned_too(tmp_path):
+    path = written(deep(RGB16), tmp_path)
+    upright = read_image(path)[0]
+    content, exif = path.read_bytes(), Pillow.Exif()
+    exif[0x0112] = 6
+    tag = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(tag)) + b"eXIf" + tag + struct.pack(">I", zlib.crc32(b"eXIf" + tag))
+    path.write_bytes(content[:33] + chunk + content[33:])
+    assert torch.equal(read_image(path)[0], upright.rot90(-1, (1, 2)))
 
 
 def test_palette_with_transparent_entries(tmp_path):
@@ -247,9 +293,36 @@ def array(pixels):
     return write
 
 
+def lying(shape):
+    """An array of few bytes whose header promises more."""
+
+    def write(folder):
+        with (folder / "a.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(bytes(100))
+        return folder / "a.npy"
+
+    return write
+
+
 def zipped(folder):
     np.savez(folder / "a.npz", GREY)
     return (folder / "a.npz").rename(folder / "a.npy")
+
+
+def png_of(columns, rows):
+    """The head of a large picture."""
+
+    def write(folder):
+        head = b"IHDR" + struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+        data = b"IDAT" + zlib.compress(bytes(100))
+        chunk += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+        (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+        return folder / "a.png"
+
+    return write
 
 
 NOISE = RANDOM.integers(0, 256, (40, 40, 3), np.uint8)
@@ -270,6 +343,11 @@ UNREADABLE = "cannot be read as an image"
         (truncated("a.npy", NOISE), UNREADABLE),
         (array(np.array([{"row": 1}, None])), UNREADABLE),
         (zipped, UNREADABLE),
+        (lying((2**40, 2**40)), UNREADABLE),
+        (lying((30_000, 30_000)), UNREADABLE),
+        (lying((3, 2**70)), UNREADABLE),
+        (lying((-3, -5)), UNREADABLE),
+        (png_of(10_000, 8_100), "81 megapixels; expected at most 64"),
         (array(np.zeros(5)), r"shape \(5,\)"),
         (array(np.zeros(())), r"shape \(\)"),
         (array(np.zeros((5, 7, 6))), r"shape \(5, 7, 6\)"),

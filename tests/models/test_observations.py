@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import label
 
-from posterior_inpainting.models import Observation, observations
+from posterior_inpainting.inference import Exact, infer
+from posterior_inpainting.models import LinearGaussian, Observation, observations
 from posterior_inpainting.models.observations import (
     blobs,
     box,
@@ -240,7 +241,7 @@ class TestRandomMasks:
 class TestObservation:
     @pytest.fixture
     def image(self):
-        return torch.rand(3, 6, 9) + 0.1
+        return 0.1 + 0.8 * torch.rand(3, 6, 9)
 
     @pytest.fixture
     def mask(self):
@@ -257,7 +258,7 @@ class TestObservation:
     def test_hidden_values_cannot_be_recovered(self, image, mask):
         secret = 123.456
         seen = Observation(torch.where(mask, image, secret), mask)
-        assert set(vars(seen)) == {"image", "mask"}
+        assert set(vars(seen)) == {"image", "mask", "any_values"}
         memory = np.frombuffer(bytes(seen.image.untyped_storage()), np.float32)
         assert memory.size == image.numel()
         assert not np.isclose(memory, secret).any()
@@ -294,12 +295,25 @@ class TestObservation:
     def test_nothing_hidden_is_legal(self, image):
         assert torch.equal(Observation(image, torch.ones(3, 6, 9, dtype=torch.bool)).image, image)
 
-    def test_seen_values_may_leave_the_unit_interval(self, mask):
+    def test_seen_values_may_leave_the_unit_interval_if_it_is_said(self, mask):
         image = torch.linspace(-2, 3, mask.numel()).reshape(mask.shape)
-        assert torch.equal(Observation(image, mask).image[mask], image[mask])
+        assert torch.equal(Observation(image, mask, any_values=True).image[mask], image[mask])
+        with pytest.raises(ValueError, match=r"seen pixels run from -2 to .*any_values=True"):
+            Observation(image, mask)
 
-    def test_keeps_its_type(self, image, mask):
-        assert Observation(image.double(), mask).image.dtype == torch.float64
+    def test_values_of_eight_bits(self, image, mask):
+        with pytest.raises(ValueError, match=r"seen pixels run from .*divide by 255"):
+            Observation((255 * image).clamp(max=255), mask)
+        with pytest.raises(ValueError, match=r"uint8 tensor .*divide by 255"):
+            Observation((200 * image).to(torch.uint8), mask)
+
+    @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+    def test_is_of_single_precision(self, image, mask, kind):
+        seen = Observation(image.to(kind).clamp(0, 1), mask)
+        assert seen.image.dtype == torch.float32
+        model = LinearGaussian(torch.rand(3 * 6 * 9, 2), torch.rand(3, 6, 9), 0.1)
+        posterior = infer(model, seen, Exact(), draws=2, chains=1, progress=False)
+        assert posterior.posterior["completion"].dtype == np.float32
 
     def test_is_frozen(self, image, mask):
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -11,6 +11,7 @@ from posterior_inpainting.inference import ExpertLikelihood, recipes, train
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.training.checkpoints import checkpoints_in
 from posterior_inpainting.inference.training.descent import Descent
+from posterior_inpainting.inference.training.examples import Examples
 from posterior_inpainting.inference.training.loss import Loss, PyroLoss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.models import (
@@ -75,6 +76,21 @@ def test_warmup_weighs_the_divergence(digits):
     assert 0.9 < asked[-1] < 1
     with pytest.raises(ValueError, match=r"warmup=2; expected a part from 0 to 1"):
         PyroLoss(warmup=2)
+
+
+def test_as_many_masks_as_images_are_their_own(digits):
+    """Holes that are 0 in the data are not taken for black: each image comes with what is seen of it."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.full((200, *SHAPE), 0.8)
+    own = torch.rand(images.shape, generator=generator) < 0.5
+    examples = Examples(torch.where(own, images, 0.0), masks=own)
+    data, masks = examples.minibatch(torch.tensor([7, 3, 150]))
+    assert (data[masks] == 0.8).all()
+    assert (data[~masks] == 0).all()
+    vae = fresh()
+    train(vae, vae.guide, examples.data, masks=own, epochs=60, learning_rate=1e-2, progress=False)
+    with torch.no_grad():
+        assert abs(float(vae.decoder(torch.zeros(1, 2)).mean()) - 0.8) < 0.1
 
 
 def test_masked_training_leaves_a_frozen_decoder(digits):
