@@ -6,8 +6,11 @@ comparison that was killed goes on where it was, and one approach that changed i
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -141,20 +144,45 @@ def cell_path(store: Path, approach: str, mask: str, image: int) -> Path:
 
 
 def read_cell(path: Path, signature: str) -> xr.Dataset | None:
-    """Return what is in a cell's file, or ``None`` if there is none, or one of another signature or damaged."""
+    """Return what is in a cell's file, or ``None`` if there is none or one of another signature, or damaged: told."""
     if not path.is_file():
         return None
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as found:
-            return found.load() if found.attrs.get("signature") == signature else None
-    except (OSError, KeyError, ValueError):
+    content, seal = path.read_bytes(), _seal(path)
+    if not seal.is_file() or seal.read_bytes() != _digest(content):
+        sys.stderr.write(f"{path} is damaged, and computed anew\n")
         return None
+    with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as found:
+        return found.load() if found.attrs.get("signature") == signature else None
 
 
 def write_cell(path: Path, cell: xr.Dataset, signature: str) -> None:
-    """Write a cell's file whole or not at all."""
+    """Write a cell's file whole or not at all, and then its checksum beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f"{path.stem}.*.part"):
+        if not _lives(int(old.suffixes[-2][1:])):  # of a process that was killed
+            old.unlink(missing_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     smaller = {name: {"zlib": True} for name in ("draws", "mean", "sd")}
     cell.assign_attrs(signature=signature).to_netcdf(temporary, engine="h5netcdf", encoding=smaller)
+    digest = _digest(temporary.read_bytes())
     temporary.replace(path)
+    temporary.write_bytes(digest)
+    temporary.replace(_seal(path))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -9,7 +9,8 @@ from pathlib import Path
 from posterior_inpainting.inference.contract import Draws
 from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
 from posterior_inpainting.inference.results.state_files import read_state
-from posterior_inpainting.inference.results.store import open_group, read_variables, state_path, whole_draws
+from posterior_inpainting.inference.results.store import open_group, read_variables, restored, whole_draws
+from posterior_inpainting.inference.results.store_files import state_path
 
 __all__ = ["recover"]
 
@@ -39,6 +40,7 @@ def recover(path: str | Path, part: str | None = None):
     folder = path
     for name in part.split("/") if part is not None else ():
         folder = folder / "parts" / name
+    restored(folder)
     group = open_group(folder)
     count = _readable(folder, group)
     if count == 0:

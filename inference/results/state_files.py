@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from torch import Tensor
 
 __all__ = ["read_state", "write_state"]
 
+#: What a file begins with, before the digest of the rest: a bit that flips on the disk is found, wherever it is.
+_HEAD = b"posterior-inpainting state 1\n"
 _CLASS = "__class__"
 _PACKAGE = "posterior_inpainting."
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -43,9 +47,10 @@ def write_state(path: Path, saved: dict[str, Any]) -> None:
     {('network', '3'): [1, (2.0, None)]}
     """
     temporary = path.with_name(f"{path.name}.new")
-    encoded = _encode(saved, "the state")
+    content = io.BytesIO()
+    torch.save(_encode(saved, "the state"), content)
     with temporary.open("wb") as file:
-        torch.save(encoded, file)
+        file.write(_sealed(content.getvalue()))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -53,14 +58,22 @@ def write_state(path: Path, saved: dict[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Return what :func:`write_state` wrote; a ``ValueError`` in a line where the file is damaged."""
+    sealed = path.read_bytes()
+    content = sealed[len(_sealed(b"")) :]
+    if sealed != _sealed(content):
+        raise ValueError(f"{path} is damaged: its checksum is not that of its content")
     try:
-        saved = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} is damaged ({type(error).__name__})") from None
+        saved = torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # torch raises many kinds for what it does not know
+        raise ValueError(f"{path} cannot be read ({type(error).__name__})") from None
     try:
         return _decode(saved)
     except (ImportError, KeyError, TypeError) as error:  # a class that has moved, or has other fields now
         raise ValueError(f"{path} was written by another version ({type(error).__name__}: {error})") from None
+
+
+def _sealed(content: bytes) -> bytes:
+    return _HEAD + hashlib.sha256(content).digest() + content
 
 
 def _encode(value: Any, where: str) -> Any:

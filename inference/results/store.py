@@ -4,11 +4,15 @@ A store is a Zarr group: ``latents/SITE`` and ``stats/NAME``, a chunk a block of
 ``state.pt``: the sampler's whole state, its generator's included, replaced atomically *after* the block's chunks are
 written. Killed at any moment, the same call goes on from the last whole block, and its draws are bit-identical to
 those of an uninterrupted run. A part of a run has a store of its own in the folder ``parts/NAME``.
+
+Every file but the metadata has a checksum, and of those there is a copy in the state, from which they are restored. One
+process at a time has a store.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,20 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.results.state_files import read_state, write_state
+from posterior_inpainting.inference.results.store_files import (
+    Lock,
+    clear_debris,
+    is_free,
+    metadata_of,
+    restore_metadata,
+    state_path,
+)
 
-__all__ = ["Store", "open_group", "read_variables", "state_path", "whole_draws"]
+__all__ = ["Store", "open_group", "read_variables", "restored", "whole_draws"]
 
 #: Of what is stored and what the draws of a seed are; raised whenever either changes.
-FORMAT = 2
+FORMAT = 3
+_COPIES = "metadata"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -40,7 +53,8 @@ class Store:
     Raises
     ------
     ValueError
-        If the store was made by another version or with other settings, naming the difference, or is no store.
+        If the store was made by another version or with other settings, naming the difference, is no store, or is in
+        use by another process.
 
     Examples
     --------
@@ -56,12 +70,15 @@ class Store:
 
     def __init__(self, path: str | Path, signature: dict[str, Any], block: int = 50):
         self._prepare(Path(path), signature, block)
-        self._group = self._opened()
+        if not (self.path / "zarr.json").is_file() and not is_free(self.path):
+            raise ValueError(
+                f"{self.path} is not a store, and not empty; give a folder that does not exist yet"
+            )
+        ours = (self.path / "lock").exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock.of(self.path)
+        self._group = self._opened(ours)
         if self._group is None:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise ValueError(
-                    f"{self.path} is not a store, and not empty; give a folder that does not exist yet"
-                )
             self._group = self._made()
 
     def load_state(self) -> dict[str, Any] | None:
@@ -70,9 +87,10 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return read_state(path)
+            saved = read_state(path)
         except ValueError as error:
             raise ValueError(f"{error}; recover({str(self.path)!r}) reads its draws") from None
+        return {name: value for name, value in saved.items() if name != _COPIES}
 
     def read(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the first ``count`` draws' latents and statistics, ``(group, chain, draw, ...)``.
@@ -119,7 +137,7 @@ class Store:
                     with zarr.config.set({"array.write_empty_chunks": True}):
                         array = self._array(f"{folder}/{name}", value, total)
                         array[:, :, first : first + value.shape[2]] = value.detach().cpu().numpy()
-            write_state(state_path(self.path), saved)
+            write_state(state_path(self.path), saved | {_COPIES: metadata_of(self.path)})
         except OSError as error:
             raise OSError(
                 f"{self.path} cannot be written ({error.strerror or error}); its first {first} draws are complete: "
@@ -147,7 +165,8 @@ class Store:
         above = self.signature.get("part")
         signature = {**self.signature, "part": name if above is None else f"{above}/{name}"}
         part._prepare(self.path / "parts" / name, signature, self.block)
-        part._group = part._opened()
+        part._lock = self._lock
+        part._group = part._opened(ours=True)
         return part
 
     def _prepare(self, path: Path, signature: dict[str, Any], block: int) -> None:
@@ -156,8 +175,18 @@ class Store:
         self.path, self.block = path, block
         self.signature = {name: str(value) for name, value in signature.items()} | {"format": str(FORMAT)}
 
-    def _opened(self):
-        """Return the group that is there, checked, or ``None``: a run may have been killed before it made one."""
+    def _opened(self, ours: bool):
+        """Return the group that is there, checked, or ``None``: a run may have been killed before it made one.
+
+        Parameters
+        ----------
+        ours
+            Whether the folder is known to be a store's: what was never committed is made anew then.
+        """
+        nothing = ours and not state_path(self.path).is_file()
+        clear_debris(self.path, () if nothing else restored(self.path))
+        if nothing:
+            (self.path / "zarr.json").unlink(missing_ok=True)
         if not (self.path / "zarr.json").is_file():
             return None
         group = open_group(self.path)
@@ -194,9 +223,20 @@ class Store:
         return self._group[name]
 
 
-def state_path(path: Path) -> Path:
-    """Return the file of state of the store in a folder."""
-    return path / "state.pt"
+def restored(folder: Path) -> list[str]:
+    """Return the metadata files of what a store committed, restored where they were damaged, which is said.
+
+    Where there is no state, or it is damaged itself, they are taken as they are.
+    """
+    try:
+        copies = read_state(state_path(folder)).get(_COPIES, {})
+    except (OSError, ValueError):
+        return [*metadata_of(folder)]
+    if damaged := restore_metadata(folder, copies):
+        warnings.warn(
+            f"{folder}: {', '.join(damaged)} was damaged, and is restored from a copy", stacklevel=2
+        )
+    return [*copies]
 
 
 def open_group(path: Path):

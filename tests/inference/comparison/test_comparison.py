@@ -1,6 +1,7 @@
 """Every approach on the same images and masks: one data set, resumed, budgeted, and not lost to one that fails."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from digit import HALF, SHAPE
 
 from posterior_inpainting.inference import (
@@ -278,14 +280,34 @@ class TestResuming:
         paths = {cell_path(tmp_path, name, "half", 0) for name in ("a b", "a-b", "a  b", "a/b")}
         assert len(paths) == 4
 
-    def test_a_damaged_cell_is_computed_again(self, approaches, images, tmp_path):
+    def test_a_damaged_cell_is_computed_again(self, approaches, images, tmp_path, capsys):
         some = {"amortised": approaches["amortised"]}
         whole = compare(some, images, MASKS, store=tmp_path, progress=False)
         path = cell_path(tmp_path, "amortised", "half:bottom", 1)
         path.write_bytes(path.read_bytes()[:1000])
+        (path.with_name("1.999999999.part")).write_bytes(b"of a process that was killed")
         assert read_cell(path, "any") is None
+        capsys.readouterr()
         again = compare(some, images, MASKS, store=tmp_path, progress=False)
+        assert capsys.readouterr().err == f"{path} is damaged, and computed anew\n"
         assert whole["draws"].equals(again["draws"])
+        assert not [*tmp_path.rglob("*.part")]
+
+    def test_no_flipped_bit_of_a_cell_goes_unseen(self, approaches, images, tmp_path):
+        compare({"amortised": approaches["amortised"]}, images[:1], MASKS, store=tmp_path, progress=False)
+        path = cell_path(tmp_path, "amortised", "half:bottom", 0)
+        with xr.open_dataset(path, engine="h5netcdf") as found:
+            signature = found.attrs["signature"]
+        whole = read_cell(path, signature)
+        chance = random.Random(0)
+        for file in (path, path.with_suffix(".sha256")) * 100:
+            content = file.read_bytes()
+            damaged = bytearray(content)
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+            file.write_bytes(damaged)
+            assert read_cell(path, signature) is None
+            file.write_bytes(content)
+        assert read_cell(path, signature).identical(whole)
 
     @pytest.mark.long
     def test_a_killed_run_goes_on(self, tmp_path):

@@ -1,6 +1,9 @@
 """A run that is killed, interrupted, damaged or out of room loses nothing that was whole."""
 
+import io
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from posterior_inpainting.inference import (
     sample,
 )
 from posterior_inpainting.inference.methods import loop
+from posterior_inpainting.inference.results import state_files
 from posterior_inpainting.inference.results.state_files import read_state, write_state
 from posterior_inpainting.inference.results.store import FORMAT, Store
 from posterior_inpainting.inference.streams import Streams
@@ -137,7 +141,7 @@ def test_killed_at_any_moment(tmp_path):
         process.wait()
         process.stdout.close()
         if (store / "state.pt").is_file():
-            reached.append(torch.load(store / "state.pt", weights_only=True)["draws"])
+            reached.append(read_state(store / "state.pt")["draws"])
     assert reached  # at least one kill came after a commit
     resumed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     whole = subprocess.run(
@@ -237,6 +241,110 @@ def test_a_damaged_chunk_is_named_and_the_rest_readable(tmp_path, damage, name):
         assert np.array_equal(whole.posterior[site], expected.posterior[site][:, :50])
 
 
+@pytest.mark.parametrize("trials", [40, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("interrupted", [False, True], ids=["finished", "halfway"])
+@pytest.mark.filterwarnings("ignore:.*restored from a copy")
+def test_no_flipped_bit_changes_a_draw(tmp_path, monkeypatch, interrupted, trials):
+    """Wherever it is, it is repaired or named: never are there other draws without a word."""
+    store, copy = tmp_path / "run.zarr", tmp_path / "copy.zarr"
+    expected = run(METHODS["ChEES"])
+    if interrupted:
+        with monkeypatch.context() as patch:
+            stop_after(patch, 130)
+            with pytest.raises(StopError):
+                run(METHODS["ChEES"], store)
+    else:
+        run(METHODS["ChEES"], store)
+    files = sorted(path for path in store.rglob("*") if path.is_file() and path.name != "lock")
+    chance, outcomes = random.Random(trials), {"same": 0, "named": 0}
+    for _ in range(trials // (10 if interrupted else 1)):
+        shutil.copytree(store, copy)
+        file = copy / chance.choice(files).relative_to(store)
+        content = bytearray(file.read_bytes())
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        file.write_bytes(content)
+        try:
+            assert same(run(METHODS["ChEES"], copy), expected), file
+            outcomes["same"] += 1
+        except ValueError as error:
+            outcomes["named"] += "damaged" in str(error) and "\n" not in str(error)
+        shutil.rmtree(copy)
+    assert min(outcomes.values()) > 0
+    assert sum(outcomes.values()) == trials // (10 if interrupted else 1)
+
+
+def test_damaged_metadata_are_restored_and_it_is_said(tmp_path):
+    store = tmp_path / "run.zarr"
+    expected = run(METHODS["ChEES"], store)
+    for name in ("zarr.json", "latents/x/zarr.json", "stats/zarr.json"):
+        (store / name).write_bytes((store / name).read_bytes()[:-5])
+        with pytest.warns(UserWarning, match=f"{name} was damaged, and is restored"):
+            assert same(run(METHODS["ChEES"], store), expected)
+        (store / name).unlink()
+        with pytest.warns(UserWarning, match=f"{name} was damaged, and is restored"):
+            assert same(recover(store), expected)
+
+
+class TestOneProcess:
+    SCRIPT = """
+        import sys
+        from posterior_inpainting.inference.results.store import Store
+        store = Store(sys.argv[1], {"seed": 0})
+        print("has it", flush=True)
+        sys.stdin.read()
+        """
+
+    def test_another_one_is_told(self, tmp_path):
+        script = textwrap.dedent(self.SCRIPT)
+        command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "run.zarr")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+            assert first.stdout.readline() == "has it\n"
+            with pytest.raises(ValueError, match=rf"in use by another process \({first.pid}\)"):
+                Store(tmp_path / "run.zarr", {"seed": 0})
+            first.kill()
+        Store(tmp_path / "run.zarr", {"seed": 0})  # the system took the lock back
+
+    def test_this_one_may_open_it_twice(self, tmp_path):
+        """As after an interrupt in a notebook, whose traceback holds the first."""
+        first = Store(tmp_path / "run.zarr", {"seed": 0})
+        second = Store(tmp_path / "run.zarr", {"seed": 0})
+        assert first.path == second.path
+
+
+@pytest.mark.parametrize(
+    "left", ["an empty folder", "a lock", "half of the metadata", "half-written files", "arrays"]
+)
+def test_what_a_kill_leaves_is_no_obstacle(tmp_path, left):
+    """In its first moments a run has committed nothing: the same call begins anew, and its draws are right."""
+    store = tmp_path / "run.zarr"
+    store.mkdir()
+    if left != "an empty folder":
+        (store / "lock").write_text("123\n")
+    if left == "half of the metadata":
+        (store / "zarr.json").write_text('{"zarr_fo')
+    if left == "half-written files":
+        (store / "zarr.0123.partial").write_text("{")
+        (store / "state.pt.new").write_bytes(b"post")
+    if left == "arrays":
+        Store(store, {"seed": 1}).write(rows(0, 6), 0, 130, {"draws": 6})
+        (store / "state.pt").unlink()
+    assert same(run(METHODS["ChEES"], store), run(METHODS["ChEES"]))
+    assert not [path for path in store.rglob("*") if path.suffix in (".partial", ".new")]
+
+
+def test_arrays_that_were_never_committed_are_made_anew(tmp_path):
+    store = Store(tmp_path / "run.zarr", {}, block=3)
+    store.write(({}, {}), 0, 12, {"draws": 0})
+    committed = state_files.read_state(store.path / "state.pt")
+    store.write(rows(0, 3), 0, 12, {"draws": 3})
+    write_state(store.path / "state.pt", committed)  # as if it had been killed before the commit
+    file = store.path / "latents" / "z" / "zarr.json"
+    file.write_text(file.read_text().replace("float32", "float64"))
+    again = Store(store.path, {}, block=3)
+    again.write(rows(0, 3), 0, 12, {"draws": 3})
+    assert torch.equal(again.read(3)[0]["z"], rows(0, 3)[0]["z"])
+
+
 def test_a_damaged_state_is_named_and_costs_no_draw(tmp_path):
     store = tmp_path / "run.zarr"
     expected = run(METHODS["ChEES"], store)
@@ -293,6 +401,7 @@ class TestFormat:
         run(METHODS["ChEES"], store, draws=20)
         group = zarr.open_group(store, mode="r+")
         group.attrs["signature"] = {**group.attrs["signature"], "format": str(version)}
+        (store / "state.pt").write_bytes(b"of another version, too")
         with pytest.raises(ValueError, match=f"was written by {age} version") as refusal:
             run(METHODS["ChEES"], store, draws=20)
         assert "\n" not in str(refusal.value)
@@ -372,6 +481,13 @@ class TestParts:
             recover(whole.path, part="network-7")
 
 
+def sealed(value, path):
+    """Write what no state holds, as if it were one."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    path.write_bytes(state_files._sealed(content.getvalue()))
+
+
 class TestState:
     STATES = {  # noqa: RUF012
         "nested": {"a": [1, (2.5, None, "word")], "b": {"c": {"d": True}}},
@@ -411,11 +527,11 @@ class TestState:
             write_state(tmp_path / "state.pt", state)
 
     def test_classes_of_others_are_not_made(self, tmp_path):
-        torch.save({"__class__": "os:system", "command": "true"}, tmp_path / "state.pt")
+        sealed({"__class__": "os:system", "command": "true"}, tmp_path / "state.pt")
         with pytest.raises(ValueError, match="names a class of os"):
             read_state(tmp_path / "state.pt")
 
     def test_a_class_that_is_gone_is_named(self, tmp_path):
-        torch.save({"__class__": "posterior_inpainting.inference.streams:Gone"}, tmp_path / "state.pt")
+        sealed({"__class__": "posterior_inpainting.inference.streams:Gone"}, tmp_path / "state.pt")
         with pytest.raises(ValueError, match="written by another version"):
             read_state(tmp_path / "state.pt")
