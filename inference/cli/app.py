@@ -36,22 +36,39 @@ def main() -> None:
         sys.exit(2)
 
 
-def check_folder(out: Path) -> None:
-    """Raise `ValueError` where the folder that results go to is a file."""
+def check_folder(out: Path, option: str = "--out") -> None:
+    """Raise ``ValueError`` where results cannot be written to a folder, before any work is done for them."""
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; expected a folder")
+        raise ValueError(f"{option} {out} is a file; expected a folder")
+    there = next(one for one in (out, *out.absolute().parents) if one.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option} {out} cannot be written: {error.strerror or error}") from None
 
 
 def write_all(out: Path, writers: dict[str, Callable[[Path], Any]], replaced: str | None = None) -> None:
-    """Write every file of a result, or none; files of an earlier one, by a pattern, are removed then."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Write every file of a result, or none; files of an earlier one, by a pattern, are removed then.
+
+    They are staged inside the folder, so that what is renamed in the end does not leave its file system.
+    """
+    made = [one for one in (out, *out.absolute().parents) if not one.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+    try:
         for name, write in writers.items():
-            write(Path(folder) / name)
-        out.mkdir(parents=True, exist_ok=True)
+            write(staging / name)
         for old in out.glob(replaced) if replaced is not None else ():
             old.unlink()
         for name in writers:
-            shutil.move(Path(folder) / name, out / name)
+            (staging / name).replace(out / name)
+    except BaseException:
+        shutil.rmtree(staging)
+        for folder in made:
+            folder.rmdir()
+        raise
+    staging.rmdir()
 
 
 def picture(axis: Any, path: Path) -> None:

@@ -50,16 +50,23 @@ def compare(
 def _write(found, masks: list[str], out: Path) -> None:
     """Write data set, tables and sheets, all or none."""
     from posterior_inpainting.inference.comparison import markdown, sheet, table
+    from posterior_inpainting.inference.results.convert import check_room
 
     tables = [f"All masks\n\n{markdown(found)}"] + [f"{name}\n\n{markdown(found, name)}" for name in masks]
     sheets = {
         f"comparison-{number}.png": functools.partial(_draw, sheet, found, name)
         for number, name in enumerate(masks, start=1)
     }
+
+    def netcdf(path: Path) -> None:
+        """Write the data set."""
+        check_room(path, found)
+        found.to_netcdf(path, engine="h5netcdf")
+
     write_all(
         out,
         {
-            "comparison.nc": lambda path: found.to_netcdf(path, engine="h5netcdf"),
+            "comparison.nc": netcdf,
             "table.md": lambda path: path.write_text("\n".join(tables)),
             "scores.csv": table(found).to_csv,
             **sheets,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posterior_inpainting.inference.cli.app import app
+from posterior_inpainting.inference.cli.app import app, check_folder
 
 
 @app.command()
@@ -22,4 +22,7 @@ def train(
     """Train a bundled prior by its recipe and write its weights and card."""
     from posterior_inpainting.inference.recipes import train_bundled
 
+    check_folder(out)
+    if checkpoints is not None:
+        check_folder(checkpoints, "--checkpoints")
     typer.echo(train_bundled(name, out, root, checkpoints=checkpoints))

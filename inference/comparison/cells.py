@@ -26,6 +26,7 @@ from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.evaluation.incomplete import ending, go_on_only_if_whole
 from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.results.convert import check_room
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.inference.results.settings_of_methods import settings
@@ -163,6 +164,7 @@ def write_cell(path: Path, cell: xr.Dataset, signature: str) -> None:
             old.unlink(missing_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     smaller = {name: {"zlib": True} for name in ("draws", "mean", "sd")}
+    check_room(temporary, cell)
     cell.assign_attrs(signature=signature).to_netcdf(temporary, engine="h5netcdf", encoding=smaller)
     digest = _digest(temporary.read_bytes())
     temporary.replace(path)

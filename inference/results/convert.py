@@ -7,8 +7,11 @@ never squeezed through ``az.from_pyro``, which forgets masks and files determini
 
 from __future__ import annotations
 
+import errno
 import importlib
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,9 @@ from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.observations import Observation
 
 __all__ = [
+    "EXPECTED",
+    "IMAGE_DIMS",
+    "check_room",
     "group",
     "image_groups",
     "latent_groups",
@@ -78,11 +84,20 @@ def group(idata, name: str) -> xr.Dataset:
 
 
 def save(idata, path) -> None:
-    """Write either container as netCDF."""
+    """Write either container as netCDF; an ``OSError`` where there is no room for it."""
+    names = idata.groups() if callable(idata.groups) else [one for one in idata.groups if one != "/"]
+    check_room(path, *(group(idata, name.strip("/")) for name in names))
     if isinstance(idata, xr.DataTree):
         idata.to_netcdf(path, engine="h5netcdf")
     else:
         idata.to_netcdf(str(path), engine="h5netcdf", compress=True)
+
+
+def check_room(path, *datasets: xr.Dataset) -> None:
+    """Raise ``OSError`` where a disk has no room for values: HDF5 ends the whole process when it is full."""
+    needed = sum(dataset.nbytes for dataset in datasets) + 2**16
+    if shutil.disk_usage(Path(path).absolute().parent).free < needed:
+        raise OSError(errno.ENOSPC, f"No space left on device for {needed / 1e6:.1f} MB", str(path))
 
 
 def load(path):

@@ -365,6 +365,43 @@ def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_real_full_disk_leaves_nothing(run, small_disk):
+    """Two megabytes: a picture and half of the posterior would fit."""
+    before = sorted(small_disk.rglob("*"))
+    code, _, error = run(
+        "complete", DIGIT, *SEEN, *FAST, "--draws", "20000", "--out", str(small_disk / "a" / "b")
+    )
+    assert code == 2
+    assert error.count("\n") == 1
+    assert sorted(small_disk.rglob("*")) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes privileges")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    "words", [("complete", DIGIT, *SEEN, *FAST), ("train", "digits-vae-2d"), COMPARE], ids=str
+)
+def test_where_nothing_can_be_written_no_work_is_done(run, words, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("it began to work")
+
+    monkeypatch.setattr("posterior_inpainting.inference.recipes.train_bundled", never)
+    monkeypatch.setattr("posterior_inpainting.inference.catalogue.approach", never)
+    monkeypatch.setattr("posterior_inpainting.inference.cli.options.Drawing.of", never)
+    code, _, error = run(*words, "--out", "/proc/nothing/here")
+    assert code == 2
+    assert error.startswith("posterior-inpainting: --out /proc/nothing/here cannot be written")
+
+
 def test_out_is_a_file(run, tmp_path):
     (tmp_path / "out").write_text("mine")
     code, _, error = run("complete", DIGIT, *SEEN, *FAST, "--out", "out")
