@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.execution import with_efficiency
-from posterior_inpainting.inference.infer import infer
 from posterior_inpainting.inference.results.convert import EXPECTED, IMAGE_DIMS, group, numbered
 from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Mask

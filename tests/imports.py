@@ -51,6 +51,8 @@ def imported_files(file: str | Path, package: str, folder: Path) -> list[Path]:
     """Files of a package, which lies in ``folder``, that a file imports, those inside functions counted."""
     found = []
     for module, names in statements(file):
+        if module.startswith("."):  # of the package's own file of names
+            module = f"{package}{module}".rstrip(".")
         if not inside(module, package):
             continue
         parts = module.removeprefix(package).strip(".").split(".") if module != package else []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posterior_inpainting.inference.contract import Method
-from posterior_inpainting.inference.infer import infer
+from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.inference.windows import infer_in_windows
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation

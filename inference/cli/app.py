@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -26,9 +27,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a mistake of the caller is one line on standard error and exit code 2."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
-    import matplotlib
-
-    matplotlib.use("Agg")
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files; read when matplotlib is imported
     try:
         app()
     except (ValueError, OSError) as error:

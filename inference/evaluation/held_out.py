@@ -19,8 +19,8 @@ from posterior_inpainting.inference.evaluation import scores
 from posterior_inpainting.inference.evaluation.convergence_maps import latent_rhat
 from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
 from posterior_inpainting.inference.evaluation.settings import RunSettings
-from posterior_inpainting.inference.infer import infer, infer_many
 from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.verbs import infer, infer_many
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask, check_image, check_mask

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from posterior_inpainting.inference import ConditionalDiffusion, Exact, diagnostics
-from posterior_inpainting.inference.infer import infer
 from posterior_inpainting.inference.results.posterior_mean import posterior_mean
+from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.inference.windows import infer_in_windows, windows
 from posterior_inpainting.models import GaussianProcess, MixtureField, Observation
 from posterior_inpainting.models.fields import Matern

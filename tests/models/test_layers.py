@@ -35,7 +35,7 @@ def test_the_reader_of_imports(tmp_path):
 def test_there_are_files():
     assert "models/base.py" in FILES["models"]
     assert "models/networks/multilayer.py" in FILES["models"]
-    assert "inference/infer.py" in FILES["inference"]
+    assert "inference/verbs.py" in FILES["inference"]
 
 
 @pytest.mark.parametrize("file", FILES["models"])

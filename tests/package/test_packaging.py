@@ -126,7 +126,14 @@ def test_one_version(setup):
 
 def test_what_is_imported_is_declared(setup):
     """Each third-party package that a module imports is a dependency, under its name on PyPI."""
-    names = {"PIL": "pillow", "pyro": "pyro-ppl", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+    names = {
+        "PIL": "pillow",
+        "png": "pypng",
+        "lazy_loader": "lazy-loader",
+        "pyro": "pyro-ppl",
+        "skimage": "scikit-image",
+        "sklearn": "scikit-learn",
+    }
     declared = {re.split("[<>=~!]", line)[0] for line in setup["options"]["install_requires"].split()}
     pattern = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
     imported = {

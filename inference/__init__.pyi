@@ -1,0 +1,124 @@
+"""What `posterior_inpainting.inference` offers, and where each name comes from: read at run time, too."""
+
+from . import catalogue
+from .catalogue.approach import Approach
+from .comparison.compare import compare
+from .contract import Draws, Method, Plan, Problem
+from .evaluation import calibration_plots, diagnostics, plots, scores
+from .evaluation.calibration import Calibration, calibrate
+from .evaluation.early_stopping import early_stopping, early_stopping_plot
+from .evaluation.held_out import score_real
+from .evaluation.pruning import prune, pruning_curve
+from .evaluation.step_doubling import StepDoubling, step_doubling
+from .verbs import infer, infer_many, sample
+from .methods.alternating import Alternating
+from .methods.chees import ChEES
+from .methods.conditional_diffusion import ConditionalDiffusion
+from .methods.diffpir import DiffPIR
+from .methods.dps import DPS
+from .methods.exact import Exact
+from .methods.gibbs import Gibbs
+from .methods.hmc import HMC, NUTS
+from .methods.langevin import MALA, ULA
+from .methods.nested import Nested
+from .methods.noise_matched_gibbs import NoiseMatchedGibbs
+from .methods.noise_matched_smc import NoiseMatchedSMC
+from .methods.noise_matched_tempering import NoiseMatchedTempering
+from .methods.optimum import MAP
+from .methods.particle_gibbs import ParticleGibbs
+from .methods.pigdm import PiGDM
+from .methods.repaint import RePaint
+from .methods.smc import TemperedSMC
+from .methods.tempering import ParallelTempering
+from .methods.two_stage import TwoStage
+from .methods.variational import Variational
+from .results.blending import blend
+from .results.convert import load, save
+from .results.recover import recover
+from .training.adversarial_losses import R1, WassersteinGP
+from .training.bayes_by_backprop import BayesByBackprop
+from .training.denoising_score_matching import (
+    DenoisingScoreMatching,
+    FillLikelihood,
+)
+from .training.expert_losses import ExpertLikelihood, ExpertScoreMatching
+from .training.loss import Loss
+from .training.noise_of_projections import Projection, fit_noise, project
+from .training.pixel_cross_entropy import PixelCrossEntropy
+from .training.schedule import Schedule
+from .training.train import Training, train
+from .training.train_gan import AdversarialTraining, train_gan
+from .training.two_path import TwoPathObjective
+from .windows import infer_in_windows
+
+__all__ = [
+    "DPS",
+    "HMC",
+    "MALA",
+    "MAP",
+    "NUTS",
+    "R1",
+    "ULA",
+    "AdversarialTraining",
+    "Alternating",
+    "Approach",
+    "BayesByBackprop",
+    "Calibration",
+    "ChEES",
+    "ConditionalDiffusion",
+    "DenoisingScoreMatching",
+    "DiffPIR",
+    "Draws",
+    "Exact",
+    "ExpertLikelihood",
+    "ExpertScoreMatching",
+    "FillLikelihood",
+    "Gibbs",
+    "Loss",
+    "Method",
+    "Nested",
+    "NoiseMatchedGibbs",
+    "NoiseMatchedSMC",
+    "NoiseMatchedTempering",
+    "ParallelTempering",
+    "ParticleGibbs",
+    "PiGDM",
+    "PixelCrossEntropy",
+    "Plan",
+    "Problem",
+    "Projection",
+    "RePaint",
+    "Schedule",
+    "StepDoubling",
+    "TemperedSMC",
+    "Training",
+    "TwoStage",
+    "TwoPathObjective",
+    "Variational",
+    "WassersteinGP",
+    "blend",
+    "calibrate",
+    "calibration_plots",
+    "catalogue",
+    "compare",
+    "diagnostics",
+    "early_stopping",
+    "early_stopping_plot",
+    "fit_noise",
+    "infer",
+    "infer_in_windows",
+    "infer_many",
+    "load",
+    "plots",
+    "project",
+    "prune",
+    "pruning_curve",
+    "recover",
+    "sample",
+    "save",
+    "score_real",
+    "scores",
+    "step_doubling",
+    "train",
+    "train_gan",
+]
