@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.execution import with_efficiency
 from posterior_inpainting.inference.results.convert import EXPECTED, IMAGE_DIMS, group, numbered
@@ -156,7 +156,7 @@ def infer_in_windows(
     images: dict[tuple[str, str], np.ndarray] = {}
     statistics: list[xr.Dataset] = []
     attributes: list[dict[str, Any]] = []
-    for number, window in enumerate(tqdm(places, desc="windows", disable=not progress)):
+    for number, window in enumerate(progress_bar(places, desc="windows", disable=not progress)):
         part = window.of(observation)
         posterior = infer(
             model(part), part, method, **settings, seed=streams.number("window", number), progress=False

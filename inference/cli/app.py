@@ -8,8 +8,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +23,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"posterior-inpainting {version('posterior-inpainting')}")
+        raise typer.Exit
+
+
+@app.callback()
+def application(
+    show: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version, and end.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Everything that could fill the missing pixels of an image, and how likely each is."""
 
 
 def main() -> None:

@@ -31,6 +31,12 @@ def complete(
         typer.Option(help="Name of a model, see `list models`; one that fits the image if not given."),
     ] = None,
     root: DATA_FOLDER = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress, and say nothing but mistakes.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 3 where the draws are not to be trusted.")
+    ] = False,
     max_memory: Annotated[
         float | None, typer.Option(help="Memory that it may need, in GB; all that there is if not given.")
     ] = None,
@@ -40,7 +46,8 @@ def complete(
 ) -> None:
     """Complete one image: draw from the posterior of its hidden pixels, and say how far to trust it.
 
-    A transparent pixel is missing if neither --mask, --seen nor --missing is given.
+    A transparent pixel is missing if neither --mask, --seen nor --missing is given. Exit code 0 where there is a
+    result, 2 for a mistake, and with --strict 3 for draws that are not to be trusted.
     """
     from posterior_inpainting.inference import catalogue, diagnostics, plots
     from posterior_inpainting.inference.comparison.figures import figures
@@ -59,9 +66,11 @@ def complete(
         observation, whole = _in_colour(observation, whole)
     approach = drawing.of(entry, root, observation.shape)
     entry.check(observation, approach, _bytes(max_memory))
+    said.append(_share_hidden(observation))
+    say = _silent if quiet else typer.echo
     for line in said:
-        typer.echo(line)
-    posterior = approach.complete(observation, seed=drawing.seed)
+        say(line)
+    posterior = approach.complete(observation, seed=drawing.seed, progress=not quiet)
     table = diagnostics.summary(posterior)
     if whole is not None and table["draws"] > 1:
         table |= figures(posterior, whole)
@@ -79,11 +88,14 @@ def complete(
     )
     kind = posterior.attrs["draws_are"]
     drawn = "optima and no draws, scored as if they were" if kind == "restarts" else f"{kind} draws"
-    typer.echo(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {drawn}")
-    _print(table)
-    typer.echo(
-        f"Wrote completions.png, mean.png, sd.png, draw-01.png ..., posterior.nc and summary.csv to {out}/"
-    )
+    say(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {drawn}")
+    for line in _lines(table):
+        say(line)
+    say(f"Wrote completions.png, mean.png, sd.png, draw-01.png ..., posterior.nc and summary.csv to {out}/")
+    verdict = diagnostics.verdict(posterior)
+    say(f"{'To be trusted' if verdict.may_be_used else 'Not to be trusted as they are'}: {verdict}")
+    if strict and not verdict.may_be_used:
+        raise typer.Exit(3)
 
 
 def _bytes(gigabytes: float | None) -> float | None:
@@ -109,8 +121,24 @@ def _write_table(table: dict[str, float], path: Path) -> None:
         csv.writer(file).writerows([("quantity", "value"), *table.items()])
 
 
-def _print(table: dict[str, float]) -> None:
+def _lines(table: dict[str, float]) -> list[str]:
     width = max(map(len, table))
-    for name, value in table.items():
-        number = f"{value:d}" if isinstance(value, int) else f"{value:.4g}"
-        typer.echo(f"  {name:<{width}}  {number:>10}")
+    numbers = {
+        name: f"{value:d}" if isinstance(value, int) else f"{value:.4g}" for name, value in table.items()
+    }
+    return [f"  {name:<{width}}  {number:>10}" for name, number in numbers.items()]
+
+
+def _share_hidden(observation: Observation) -> str:
+    """Say how much is hidden: who gave a mask the wrong way round sees it here."""
+    share = float((~observation.mask).float().mean())
+    inverted = "; if that is the wrong way round, exchange --seen and --missing" if share > _MUCH else ""
+    return f"{share:.1%} of the image is hidden{inverted}"
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+#: Share of hidden values from which a mask may be the wrong way round.
+_MUCH = 0.8

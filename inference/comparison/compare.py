@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.catalogue import Approach, approach
 from posterior_inpainting.inference.comparison.processes import Where, Work, computed
 from posterior_inpainting.inference.density.budget import gradient_budget
@@ -112,7 +112,7 @@ def _done(
     """Compute all cells under a progress bar; return those that are done, and what the others said."""
     done: dict[Where, xr.Dataset] = {}
     errors: dict[Where, str] = {}
-    bar = tqdm(total=len(where), desc="comparing", unit="cell", disable=not progress)
+    bar = progress_bar(total=len(where), desc="comparing", unit="cell", disable=not progress)
     with bar:
         for at, found in computed(work, where, jobs):
             if isinstance(found, str):

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.evaluation.ranked import simulate
 from posterior_inpainting.inference.evaluation.scores import LEVELS
@@ -165,7 +165,7 @@ def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any)
     chosen = order[: given.pixels].sort().values
     rows: list[dict[str, Any]] = []
     # Shown from the first batch on, so that a mistake stays one line.
-    bar = tqdm(
+    bar = progress_bar(
         total=given.datasets, desc=f"calibrating {method.label}", disable=not given.progress, delay=1e-3
     )
     with callers_state_kept(), bar:

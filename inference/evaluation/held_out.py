@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.evaluation import scores
 from posterior_inpainting.inference.evaluation.convergence_maps import latent_rhat
@@ -87,7 +87,9 @@ def score_real(
     _check(model, images, masks, given)
     rows: dict[tuple[str, int], dict[str, float]] = {}
     count = len(images) * len(masks)
-    with tqdm(total=count, desc="scoring", unit="image", disable=not given.progress, delay=1e-3) as bar:
+    with progress_bar(
+        total=count, desc="scoring", unit="image", disable=not given.progress, delay=1e-3
+    ) as bar:
         for name, mask in masks.items():
             streams = Streams(given.seed).child("mask", name)
             for index, posterior in enumerate(_posteriors(model, method, images, mask, given, streams)):

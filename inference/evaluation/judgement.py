@@ -32,12 +32,15 @@ class Verdict:
         What the draws may be used as, or what to try.
     ended
         What ended the run early, ``""`` for a whole run.
+    may_be_used
+        Whether the draws are recommended as the posterior's, without reserve.
     """
 
     kind: str
     reason: str
     advice: str
     ended: str = ""
+    may_be_used: bool = False
 
     def __str__(self) -> str:
         """Return all of it in one line."""
@@ -72,6 +75,7 @@ def trusted(kind: str, reason: str, attrs: Mapping[str, Any]) -> Verdict:
     >>> print(trusted("converged", "R-hat 1.002", {"density": "pseudo-posterior"}).advice.split(". ")[0])
     Read them as draws of the pseudo-posterior, not of a posterior
     """
+    reserved = True
     if target(attrs) != "posterior":
         advice = (
             f"Read them as draws of the {target(attrs)}, not of a posterior. Only scores can tell what they are "
@@ -85,8 +89,8 @@ def trusted(kind: str, reason: str, attrs: Mapping[str, Any]) -> Verdict:
     elif ending(attrs):
         advice = "Use the draws that there are, fewer than were asked for: the run is incomplete."
     else:
-        advice = "Use the draws."
-    return Verdict(kind, reason, advice)
+        advice, reserved = "Use the draws.", False
+    return Verdict(kind, reason, advice, may_be_used=not reserved)
 
 
 def scalars(idata) -> dict[str, np.ndarray]:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["completions", "coverage_curve", "describe", "picture", "pixel_rhat", "with_holes"]
 
-_HIDDEN = (0.85, 0.45, 0.35)  # no image is of this colour all over, so a hole is not taken for content
+#: Colours of holes, the first of which is taken that the image has nothing near: a hole is not taken for content.
+_COLOURS = (
+    (0.85, 0.45, 0.35),
+    (1.0, 0.0, 1.0),
+    (0.0, 1.0, 0.0),
+    (0.0, 1.0, 1.0),
+    (0.15, 0.2, 1.0),
+    (1.0, 0.9, 0.0),
+)
+#: How near seen colours may come to it, but for a hundredth of them.
+_NEAR = 0.3
 
 #: Pixels a side from which panels are wider, and five in a row.
 _LARGE = 64
@@ -146,8 +156,18 @@ def with_holes(seen: np.ndarray, mask: np.ndarray) -> np.ndarray:
     picture = np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=-1)
     if seen.shape[0] == 3:
         picture[whole] = np.moveaxis(np.clip(np.nan_to_num(seen), 0, 1), 0, -1)[whole]
-    picture[count == 0] = _HIDDEN
+    picture[count == 0] = _colour_of_holes(picture[count > 0])
     return picture
+
+
+def _colour_of_holes(seen: np.ndarray) -> tuple[float, float, float]:
+    """Return a colour that none of those that are seen, ``(pixel, 3)``, is like, or the one they are furthest from."""
+    if not len(seen):
+        return _COLOURS[0]
+    some = seen[:: max(1, len(seen) // 10_000)]
+    distances = [np.quantile(np.linalg.norm(some - colour, axis=1), 0.01) for colour in _COLOURS]
+    far = [colour for colour, distance in zip(_COLOURS, distances, strict=True) if distance > _NEAR]
+    return far[0] if far else _COLOURS[int(np.argmax(distances))]
 
 
 def describe(idata) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.density import Density
@@ -177,7 +177,7 @@ def drive(process: Process, plan: Plan) -> Run:
     ended = ""
     try:
         recorder.begin()
-        with tqdm(
+        with progress_bar(
             total=process.total, initial=process.iteration, disable=not plan.progress, unit="it"
         ) as bar:
             while not process.is_finished:
@@ -256,7 +256,7 @@ class _Recorder:
             self.blocks, self.rows, self.done = [*self.blocks, block], [], self.done + count
 
 
-def _show(bar: tqdm, process: Process) -> None:
+def _show(bar: Any, process: Process) -> None:
     bar.update()
     if not bar.disable and (process.iteration % 10 == 0 or process.is_finished):
         bar.set_description(process.label)

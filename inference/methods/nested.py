@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import gradients_counted
 from posterior_inpainting.inference.density.potential import Potential
@@ -154,7 +154,9 @@ class Nested(Method):
         model = _networks_of(problem)
         pools: list[Tensor] = []
         ended = ""
-        for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
+        for index, network in enumerate(
+            progress_bar(model.networks, desc="networks", disable=not plan.progress)
+        ):
             part = plan.part("network", index, progress=False)
             try:
                 runs = self._of_network(replace(problem, model=network, guide=network.guide), groups, part)
@@ -214,7 +216,9 @@ class Nested(Method):
         best: list[Tensor] = []
         lp: list[Tensor] = []
         ended = ""
-        for index, network in enumerate(tqdm(model.networks, desc="networks", disable=not plan.progress)):
+        for index, network in enumerate(
+            progress_bar(model.networks, desc="networks", disable=not plan.progress)
+        ):
             one = Problem(network, problem.args)
             part = plan.part("network", index, progress=False, draws=1, chains=1)
             try:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.results.state_files import read_state, write_state
 from posterior_inpainting.inference.streams import Streams, global_state, set_global_state
 from posterior_inpainting.inference.training.checkpoints import next_checkpoint, took_up
@@ -82,7 +82,7 @@ class Descent:
             self.loss.restore({})
             self._take_up()
             done = len(self.training.losses)
-            with tqdm(
+            with progress_bar(
                 total=self.steps,
                 initial=done * len(self.shares),
                 desc="training",
@@ -97,7 +97,7 @@ class Descent:
         self.average.finish()
         return self.training
 
-    def _epoch(self, objective: Callable[[Tensor, float, float], Tensor], bar: tqdm) -> None:
+    def _epoch(self, objective: Callable[[Tensor, float, float], Tensor], bar: Any) -> None:
         total = 0.0
         # Of the images' own device, as their indices must be.
         batches = torch.randperm(self.count, device=self.parameters[0].device).split(self.schedule.batch_size)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.optimum import climb
@@ -158,7 +158,7 @@ def fit_noise(
     _check(generator, images, floor, rounds)
     search = replace(search, **settings)
     codes, error = None, []
-    for _ in tqdm(range(rounds), desc="fitting noise", disable=not progress, unit="round"):
+    for _ in progress_bar(range(rounds), desc="fitting noise", disable=not progress, unit="round"):
         codes = project(generator, images, start=codes, search=search)
         with torch.no_grad():
             squares = (images - generator(codes)).square()

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.adversarial_losses import LOSSES, AdversarialLoss
 from posterior_inpainting.inference.training.moving_average import MovingAverage
@@ -129,7 +129,9 @@ class _Game:
     def play(self, images: Image) -> AdversarialTraining:
         """Play all epochs, and leave the generator with its average."""
         start, record, schedule = time.perf_counter(), AdversarialTraining(), self.schedule
-        bar = tqdm(total=self.steps, desc="adversarial training", disable=not schedule.progress, unit="step")
+        bar = progress_bar(
+            total=self.steps, desc="adversarial training", disable=not schedule.progress, unit="step"
+        )
         with bar, Streams(schedule.seed).seeded("training"):
             for _ in range(schedule.epochs):
                 judged, painted = [], []

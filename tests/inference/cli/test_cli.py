@@ -1,8 +1,10 @@
 import csv
+import resource
 import shutil
 import struct
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -63,7 +65,52 @@ def test_help_in_a_process_of_its_own():
     assert all(word in done.stdout for word in ("complete", "train", "missing pixels"))
 
 
+def test_help_does_not_wait_for_what_it_does_not_need():
+    """In CPU time, of a process of its own, with room for a busy machine."""
+    command = [sys.executable, "-m", "posterior_inpainting.inference.cli", "complete", "--help"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
+
+
+def test_version(run):
+    assert run("--version") == (0, f"posterior-inpainting {version('posterior-inpainting')}\n", "")
+
+
 class TestComplete:
+    def test_says_how_much_is_hidden_and_how_far_to_trust_it(self, run):
+        code, out, _ = run("complete", DIGIT, "--mask", "box:0,0,8,7", *FAST, "--out", "out")
+        lines = out.splitlines()
+        assert code == 0
+        assert (
+            lines[0]
+            == "87.5% of the image is hidden; if that is the wrong way round, exchange --seen and --missing"
+        )
+        assert lines[-1].startswith("Not to be trusted as they are: ")
+        code, out, _ = run(
+            "complete",
+            DIGIT,
+            "--mask",
+            "half:top",
+            "--model",
+            "digits-linear",
+            "--draws",
+            "50",
+            "--out",
+            "out",
+        )
+        assert out.splitlines()[0] == "50.0% of the image is hidden"
+        assert out.splitlines()[-1].startswith("To be trusted: ")
+
+    @pytest.mark.parametrize(
+        ("words", "code"), [(("--model", "digits-linear", "--draws", "9"), 0), ((*FAST, "--draws", "9"), 3)]
+    )
+    def test_strict_and_quiet(self, run, tmp_path, words, code):
+        words = ("complete", DIGIT, "--mask", "half:top", *words, "--quiet", "--strict", "--out", "out")
+        assert run(*words) == (code, "", "")
+        assert {file.name for file in (tmp_path / "out").iterdir()} == FILES | DRAWN
+
     def test_a_sample(self, run, tmp_path):
         code, out, _ = run("complete", DIGIT, "--mask", "half:bottom", *FAST, "--out", "deep/out")
         assert code == 0
@@ -349,7 +396,7 @@ def test_mistakes_are_one_line_and_leave_nothing(name, run, monkeypatch, tmp_pat
     assert error.count("\n") == 1
     assert error.endswith("\n")
     assert message in error
-    assert out == ""
+    assert not out or out.endswith("% of the image is hidden\n")
     assert {file.name for file in tmp_path.iterdir()} == before
 
 

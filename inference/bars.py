@@ -1,0 +1,58 @@
+"""Progress bars: redrawn in place before eyes, a line at a time where they are read later."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import tqdm.auto
+
+__all__ = ["progress_bar"]
+
+#: Seconds between two lines.
+_EVERY = 10.0
+
+
+def progress_bar(*args: Any, **settings: Any) -> tqdm.std.tqdm:
+    """Return a bar of tqdm's; where standard error is a file or a pipe it writes a line every ten seconds, if any.
+
+    Parameters
+    ----------
+    args, settings
+        As for ``tqdm.tqdm``.
+
+    Examples
+    --------
+    >>> with progress_bar(total=3, desc="counting", disable=True) as bar:
+    ...     for _ in range(3):
+    ...         _ = bar.update()
+    """
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return tqdm.auto.tqdm(*args, **settings)
+    return _Lines(*args, **settings)
+
+
+class _Lines(tqdm.std.tqdm):
+    """A bar each of whose states is a line of its own, ten seconds after the one before it."""
+
+    disable: bool
+
+    def __init__(self, *args: Any, **settings: Any):
+        self._begun = self._said = time.monotonic()
+        super().__init__(*args, **(settings | {"file": sys.stderr, "mininterval": _EVERY}))
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write the state, if it is time."""
+        if time.monotonic() - self._said >= _EVERY:
+            self._said = time.monotonic()
+            self.fp.write(f"{self if msg is None else msg}\n")
+            self.fp.flush()
+        return True
+
+    def close(self) -> None:
+        """Write the last state of a bar that has written others."""
+        if not self.disable and self._said > self._begun:
+            self._said = 0.0
+            self.display()
+        self.disable = True
