@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,15 @@ from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.models.shapes import describe
 
-__all__ = ["attributes", "callers_state_kept", "check_run", "deterministics", "executed", "with_efficiency"]
+__all__ = [
+    "attributes",
+    "callers_state_kept",
+    "check_run",
+    "deterministics",
+    "executed",
+    "timed_from",
+    "with_efficiency",
+]
 
 
 def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
@@ -101,6 +110,23 @@ def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, second
         "versions": " ".join(f"{name}={version(name)}" for name in packages),
         **drawn.attrs,
     }
+
+
+def timed_from(start: float, idata):
+    """Let a result's seconds, and what is told a second, count from a moment before ``infer`` began: with a fit.
+
+    Parameters
+    ----------
+    start
+        Of ``time.perf_counter()``.
+    idata
+        What ``infer`` returned, which is changed.
+    """
+    attrs, seconds = idata.attrs, time.perf_counter() - start
+    if "ess_per_second" in attrs:
+        attrs["ess_per_second"] *= attrs["wall_time_s"] / seconds
+    attrs["wall_time_s"] = seconds
+    return idata
 
 
 def with_efficiency(groups: dict, attrs: dict[str, Any]):

@@ -7,6 +7,7 @@ hole that is as wide as the image is drawn as before.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ import xarray as xr
 
 from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Method
-from posterior_inpainting.inference.execution import with_efficiency
+from posterior_inpainting.inference.execution import timed_from, with_efficiency
 from posterior_inpainting.inference.results.convert import EXPECTED, IMAGE_DIMS, group, numbered
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.verbs import infer
@@ -146,6 +147,7 @@ def infer_in_windows(
     >>> tuple(posterior.posterior["completion"].shape), posterior.attrs["windows"]
     ((1, 5, 1, 32, 32), 1)
     """
+    start = time.perf_counter()
     places, streams = windows(observation.mask, margin, least), Streams(seed)
     whole = len(places) == 1 and places[0].own.shape == observation.shape[1:]
     settings: dict[str, Any] = {"draws": draws, "chains": chains}
@@ -179,7 +181,8 @@ def infer_in_windows(
     for (name, variable), array in images.items():
         groups[name] = groups[name].assign({variable: (_DIMS, array)})
     groups = {name: numbered(dataset) for name, dataset in groups.items()}
-    return with_efficiency(groups, _of_all(attributes) | {"seed": seed, "windows": len(places)})
+    drawn = with_efficiency(groups, _of_all(attributes) | {"seed": seed, "windows": len(places)})
+    return timed_from(start, drawn)
 
 
 def _together(statistics: list[xr.Dataset]) -> xr.Dataset:

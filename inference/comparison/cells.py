@@ -11,7 +11,7 @@ import io
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from posterior_inpainting.inference.results.convert import check_room
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.posterior_mean import posterior_mean
 from posterior_inpainting.inference.results.settings_of_methods import settings
-from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
@@ -86,17 +85,9 @@ class Cell:
 
         ``model`` is the approach's for this observation, if it is made already.
         """
-        approach = self.approach
+        approach = self.approach if model is None else replace(self.approach, model=model)
         with gradient_budget(self.budget):
-            posterior = infer(
-                approach.model_for(self.observation) if model is None else model,
-                self.observation,
-                approach.method,
-                draws=approach.draws,
-                chains=approach.chains,
-                seed=self.seed,
-                progress=False,
-            )
+            posterior = approach.complete(self.observation, seed=self.seed, progress=False)
         if (
             ending(posterior.attrs) != "budget spent"
         ):  # a spent budget is what a comparison at equal cost is about
