@@ -34,6 +34,7 @@ from .methods.two_stage import TwoStage
 from .methods.variational import Variational
 from .results.blending import blend
 from .results.convert import load, save
+from .results.images_of_posterior import completed_images, posterior_mean
 from .results.recover import recover
 from .training.adversarial_losses import R1, WassersteinGP
 from .training.bayes_by_backprop import BayesByBackprop
@@ -101,6 +102,7 @@ __all__ = [
     "calibration_plots",
     "catalogue",
     "compare",
+    "completed_images",
     "diagnostics",
     "early_stopping",
     "early_stopping_plot",
@@ -110,6 +112,7 @@ __all__ = [
     "infer_many",
     "load",
     "plots",
+    "posterior_mean",
     "project",
     "prune",
     "pruning_curve",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from posterior_inpainting.inference.evaluation.check_of_fit import check_of_fit
 from posterior_inpainting.inference.evaluation.convergence_maps import (
     latent_ess,
     latent_rhat,
@@ -27,6 +28,7 @@ __all__ = [
     "pixel_ess",
     "pixel_rhat",
     "summary",
+    "check_of_fit",
     "verdict",
 ]
 

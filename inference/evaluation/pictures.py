@@ -6,7 +6,7 @@ import numpy as np
 
 from posterior_inpainting.inference.evaluation.plots import picture
 from posterior_inpainting.inference.results.convert import group
-from posterior_inpainting.inference.results.posterior_mean import posterior_mean
+from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 
 __all__ = ["pictures"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from posterior_inpainting.inference.results.convert import group
-from posterior_inpainting.inference.results.posterior_mean import posterior_mean
+from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.models.shapes import Image, check_image
 
 __all__ = [

@@ -144,9 +144,9 @@ def image_groups(
     Returns
     -------
     dict
-        ``posterior`` (latents, ``completion``), ``posterior_predictive`` (``image``: seen pixels as
-        seen, hidden ones drawn with the noise), ``log_likelihood`` (seen pixels), ``sample_stats``,
-        ``observed_data`` and ``constant_data``.
+        ``posterior`` (latents, ``completion``), ``posterior_predictive`` (``image``: replicates of the whole image
+        with its noise, which ``plot_ppc`` lays beside what was observed; ``completed_images`` puts the seen pixels in),
+        ``log_likelihood`` (seen pixels), ``sample_stats``, ``observed_data`` and ``constant_data``.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def pixels_of_draws(
     Returns
     -------
     completion, image
-        ``(draw, channel, row, column)``; seen pixels of the image are as seen.
+        ``(draw, channel, row, column)``; the image is drawn around the completion, where it is seen, too.
     log_likelihood
         ``(draw, seen pixel)``.
     """
@@ -209,8 +209,7 @@ def pixels_of_draws(
         shape = (count, *observation.shape)
         drawn = law.expand(shape).sample()
         log_likelihood = law.log_prob(observation.image).expand(shape)
-    image = torch.where(observation.mask, observation.image, drawn)
-    return completion.expand(shape), image, log_likelihood[:, observation.mask]
+    return completion.expand(shape), drawn, log_likelihood[:, observation.mask]
 
 
 def _of_all_draws(

@@ -20,6 +20,7 @@ from posterior_inpainting.inference.recipes.random_weights import (
     DecoderRecipe,
 )
 from posterior_inpainting.inference.recipes.train_recipe import train_recipe
+from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.training.bayes_by_backprop import BayesByBackprop
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
@@ -170,7 +171,7 @@ class TestCompletion:
         drawn = posterior.posterior_predictive["image"].to_numpy()[..., ~HALF.numpy()]
         total = (mean.var(0) + scale.square().mean(0)).sqrt()
         assert_moments(drawn, mean.mean(0), total, independent=True, errors=6)
-        kept = posterior.posterior_predictive["image"].to_numpy()[..., HALF.numpy()]
+        kept = completed_images(posterior)[..., HALF.numpy()]
         np.testing.assert_array_equal(kept, np.broadcast_to(images[0][HALF].numpy(), kept.shape))
 
     def test_without_the_weights_spread_the_draws_are_too_narrow(self, images):

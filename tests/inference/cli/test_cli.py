@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from posterior_inpainting.inference import catalogue, cli, load
 from posterior_inpainting.inference.cli.pixels import image_named
 from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import datasets, observations, pretrained
 
@@ -124,7 +125,7 @@ class TestComplete:
         posterior = load(folder / "posterior.nc")
         image = datasets.load("digits")[3]
         mask = observations.half(image.shape, hide="bottom")
-        drawn = group(posterior, "posterior_predictive")["image"].to_numpy()
+        drawn = completed_images(posterior)
         assert drawn.shape == (2, 20, 1, 8, 8)
         assert (drawn[..., mask.numpy()] == image[mask].numpy()).all()
         figures = table(folder)

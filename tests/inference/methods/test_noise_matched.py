@@ -26,7 +26,7 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
-from posterior_inpainting.inference.results.posterior_mean import posterior_mean
+from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.models import DiffusionPrior, LatentCode, MixtureField, Observation, pretrained
 
 SHAPE = (1, 1, 4)

@@ -22,6 +22,7 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.methods import trajectory
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
+from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.models import LatentCode, Observation, datasets, observations, pretrained
 
 #: Images and masks for which `digits-vae-2d` has modes of about .56 and .44, found by looking at grids.
@@ -235,7 +236,7 @@ class TestManyImages:
         for idata, observation in zip(results, seen, strict=True):
             law = linear.exact_posterior(observation.image, observation.mask)
             assert_moments(idata.posterior["z"], law.mean, law.covariance_matrix.diagonal().sqrt())
-            shown = idata.posterior_predictive["image"].to_numpy()[..., observation.mask.numpy()]
+            shown = completed_images(idata)[..., observation.mask.numpy()]
             assert (shown == observation.image[observation.mask].numpy()).all()
 
     def test_closed_form_of_a_batch_equals_each_alone(self, seen):

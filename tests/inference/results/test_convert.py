@@ -28,6 +28,7 @@ from posterior_inpainting.inference import (
 from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import group, to_arviz
+from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, observations, pretrained
@@ -127,11 +128,16 @@ class TestGroups:
         assert set(group(idata, "posterior_predictive").data_vars) == {"image"}
         assert all(value.dims == ("chain", "draw") for value in group(idata, "sample_stats").values())
 
-    def test_seen_pixels_exactly_as_seen(self, idata, image, mask):
-        drawn = group(idata, "posterior_predictive")["image"].to_numpy()
+    def test_seen_pixels_of_completed_images_are_exactly_as_seen(self, idata, image, mask):
+        drawn = completed_images(idata)
         assert (drawn[..., mask.numpy()] == image[mask].numpy()).all()
         completion = group(idata, "posterior")["completion"].to_numpy()
         assert (drawn != completion)[..., ~mask.numpy()].all()  # hidden ones carry their noise
+
+    def test_replicates_are_of_all_pixels(self, idata, image, mask):
+        """As posterior predictive checks want them: seen pixels drawn anew, and not repeated."""
+        replicates = group(idata, "posterior_predictive")["image"].to_numpy()
+        assert (replicates[..., mask.numpy()] != image[mask].numpy()).all()
 
     def test_observed_data(self, idata, image, mask):
         observed = group(idata, "observed_data")["image"].to_numpy()
@@ -178,13 +184,14 @@ class TestValues:
         expected = normal_log_density(image.numpy(), mean, sd)[..., mask.numpy()]
         np.testing.assert_allclose(group(idata, "log_likelihood")["image"], expected, rtol=1e-4, atol=1e-4)
 
-    def test_noise_of_hidden_pixels(self, linear, seen, mask):
+    def test_noise_of_pixels(self, linear, seen, mask):
         """Predictive minus completion is the model's noise: mean 0, variance s^2, as standard errors allow."""
         idata = infer(linear, seen, Exact(), draws=500, chains=2, progress=False)
         noise = group(idata, "posterior_predictive")["image"] - group(idata, "posterior")["completion"]
-        noise = noise.to_numpy()[..., ~mask.numpy()].ravel().astype(float) / float(linear.noise)
-        assert abs(noise.mean()) < 5 / math.sqrt(noise.size)
-        assert abs((noise**2).mean() - 1) < 5 * math.sqrt(2 / noise.size)
+        for which in (mask.numpy(), ~mask.numpy()):
+            some = noise.to_numpy()[..., which].ravel().astype(float) / float(linear.noise)
+            assert abs(some.mean()) < 5 / math.sqrt(some.size)
+            assert abs((some**2).mean() - 1) < 5 * math.sqrt(2 / some.size)
 
     def test_in_pieces(self, linear, seen, monkeypatch):
         """A posterior of more draws than one forward pass takes is the same, noise aside."""

@@ -1,4 +1,4 @@
-"""The posterior mean of an image, from whatever of a run says most of it."""
+"""Images of a posterior: completed ones, their mean, and what the model says of the pixels that are seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,34 @@ import numpy as np
 
 from posterior_inpainting.inference.results.convert import EXPECTED, group
 
-__all__ = ["posterior_mean"]
+__all__ = ["completed_images", "posterior_mean"]
+
+
+def completed_images(idata) -> np.ndarray:
+    """Return the draws of the image that was partly seen, ``(chain, draw, channel, row, column)``.
+
+    Seen pixels are as they were seen, hidden ones are drawn with their noise. ``posterior_predictive`` has replicates
+    of all pixels instead, as a check of fit needs them.
+
+    Parameters
+    ----------
+    idata
+        What ``infer`` returned.
+
+    Examples
+    --------
+    >>> from posterior_inpainting.inference import Exact, infer
+    >>> from posterior_inpainting.models import LinearGaussian, Observation, datasets, observations
+    >>> images = datasets.load("digits", split="train")
+    >>> model = LinearGaussian.fit(images, latent=3)
+    >>> seen = Observation(images[0], observations.half(model.image_shape, hide="bottom"))
+    >>> posterior = infer(model, seen, Exact(), draws=5, chains=1, progress=False)
+    >>> bool((completed_images(posterior)[0, :, 0, :4] == images[0, 0, :4].numpy()).all())
+    True
+    """
+    replicates = group(idata, "posterior_predictive")["image"].to_numpy()
+    mask = group(idata, "constant_data")["mask"].to_numpy()
+    return np.where(mask, group(idata, "observed_data")["image"].to_numpy(), replicates)
 
 
 def posterior_mean(idata, clipped: bool = False) -> np.ndarray:
