@@ -60,10 +60,12 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
     Raises
     ------
     ValueError
-        As ``Potential``.
+        As ``Potential``; and for a model whose sites, or their shapes, change from run to run, or with a plate that
+        is subsampled.
     """
     with torch.no_grad(), Streams().seeded("structure of the model"):
         trace = run_group(problem, groups)
+        _check_fixed(trace, run_group(problem, groups))
         latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace)}
         bounded = [name for name in latents if has_own_bounds(trace.nodes[name]["fn"].support)]
         further = []
@@ -72,6 +74,27 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
                 _check_same(trace, run_group(problem, groups, group, latents), bounded)
             further = [run_group(problem, groups) for _ in range(_FURTHER_RUNS)]
         return ChangeOfVariables([trace, *further]), trace
+
+
+def _check_fixed(trace: Trace, other: Trace) -> None:
+    """Refuse a model that is another one at every call: its runs are two of one density's only if they are alike."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample":
+            law: Any = site["fn"]
+            if (law.subsample_size or law.size) < law.size:
+                raise ValueError(
+                    f"plate {name!r} takes {law.subsample_size} of its {law.size} at random in every run; give the "
+                    "model all of them"
+                )
+    sites, others = ({n: s for n, s in t.nodes.items() if s["type"] == "sample"} for t in (trace, other))
+    if changing := [name for name in (*sites, *others) if name not in sites or name not in others]:
+        raise ValueError(f"site {changing[0]!r} is not in every run of the model; expected the same sites")
+    for name, site in sites.items():
+        here, there = (tuple(getattr(one["value"], "shape", ())) for one in (site, others[name]))
+        if here != there:
+            raise ValueError(
+                f"site {name!r} has shape {here} in one run and {there} in another; expected one shape"
+            )
 
 
 def _check_same(trace: Trace, other: Trace, names: list[str]) -> None:

@@ -76,13 +76,15 @@ def summary(idata) -> dict[str, float]:
 
 
 def _of_chains(idata) -> dict[str, float]:
-    bulk = pixel_ess(idata)
-    table = {
-        "R-hat, pixels (max)": float(pixel_rhat(idata).max()),
-        "ESS bulk, pixels (min)": float(bulk.min()),
-        "ESS bulk, pixels (median)": float(bulk.median()),
-        "ESS tail, pixels (min)": float(pixel_ess(idata, "tail").min()),
-    }
+    table: dict[str, float] = {}
+    if "completion" in group(idata, "posterior"):  # of an image's posterior, not of any Pyro model's
+        bulk = pixel_ess(idata)
+        table = {
+            "R-hat, pixels (max)": float(pixel_rhat(idata).max()),
+            "ESS bulk, pixels (min)": float(bulk.min()),
+            "ESS bulk, pixels (median)": float(bulk.median()),
+            "ESS tail, pixels (min)": float(pixel_ess(idata, "tail").min()),
+        }
     table |= {f"R-hat, {site} (max)": float(values.max()) for site, values in latent_rhat(idata).items()}
     table |= {f"ESS bulk, {site} (min)": float(values.min()) for site, values in latent_ess(idata).items()}
     statistics = group(idata, "sample_stats")

@@ -1,5 +1,7 @@
 """`sample` on models that are not images: eight schools, logistic regression and a hierarchical one."""
 
+import itertools
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -16,6 +18,7 @@ from posterior_inpainting.inference import (
     ParallelTempering,
     TemperedSMC,
     Variational,
+    diagnostics,
     sample,
 )
 
@@ -119,3 +122,50 @@ def test_same_seed_same_draws():
 def test_keyword_arguments_reach_the_model():
     idata = sample(eight_schools, ChEES(warmup=30), EFFECT, error=ERROR, draws=5, chains=4, progress=False)
     assert idata.posterior["mu"].shape == (4, 5)
+
+
+class TestModelsThatAreAnotherOneAtEveryCall:
+    """They have no density, and are refused with the name of what changes."""
+
+    @staticmethod
+    def refusal(model, *args):
+        with pytest.raises(ValueError, match=r".") as error:
+            sample(model, ChEES(warmup=20), *args, draws=10, chains=2, progress=False)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def test_a_plate_that_is_subsampled(self):
+        def model(x):
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x), subsample_size=2) as some:
+                pyro.sample("x", dist.Normal(m, 1.0), obs=x[some])
+
+        assert "plate 'data' takes 2 of its 10 at random" in self.refusal(model, torch.zeros(10))
+
+    def test_a_site_that_comes_and_goes(self):
+        calls = itertools.count()
+
+        def model():
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+            if next(calls) % 2:
+                pyro.sample("extra", dist.Normal(m, 1.0))
+
+        assert "site 'extra' is not in every run" in self.refusal(model)
+
+    def test_a_site_whose_shape_changes(self):
+        calls = itertools.count(1)
+
+        def model():
+            pyro.sample("m", dist.Normal(torch.zeros(next(calls)), 1.0).to_event(1))
+
+        assert "site 'm' has shape (1,) in one run and (2,) in another" in self.refusal(model)
+
+    def test_a_full_plate_is_none(self):
+        def model(x):
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x)) as every:
+                pyro.sample("x", dist.Normal(m, 1.0), obs=x[every])
+
+        found = sample(model, ChEES(warmup=50), torch.ones(10), draws=50, chains=4, progress=False)
+        assert abs(float(found.posterior["m"].mean()) - 10 / 11) < 0.2
+        assert "R-hat, m (max)" in diagnostics.summary(found)
