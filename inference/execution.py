@@ -18,22 +18,25 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.density.tracing import deterministic_sites, trace_of
+from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
 from posterior_inpainting.inference.methods.ranges import check_ranges
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
+from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import describe
 
 __all__ = [
     "attributes",
     "callers_state_kept",
+    "check_memory_of_draws",
     "check_run",
     "deterministics",
     "executed",
     "timed_from",
+    "values_of",
     "with_efficiency",
 ]
 
@@ -91,6 +94,43 @@ def check_run(method: Method, draws: int, chains: int) -> None:
     for name, value in (("draws", draws), ("chains", chains)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
+
+
+def check_memory_of_draws(
+    values: int, draws: int, chains: int, max_memory: float | None, images: int = 1
+) -> None:
+    """Raise ``ValueError`` where the draws of a run do not fit into memory, before it begins.
+
+    Parameters
+    ----------
+    values
+        Of an image, or of the latents of a model.
+    draws, chains, images
+        How many there will be.
+    max_memory
+        Bytes that they may take; those that are free where ``None``.
+    """
+    if max_memory is not None and not max_memory > 0:
+        raise ValueError(f"max_memory={max_memory}; expected a positive number of bytes")
+    of_images = "" if images == 1 else f" x {images} images"
+    check_memory(
+        float(_BYTES) * values * draws * chains * images,
+        f"{draws} draws x {chains} chains{of_images} of {values} values",
+        available=max_memory,
+        remedy="take fewer draws, further apart (the method's thin=), or say max_memory= in bytes if there are more",
+    )
+
+
+def values_of(problem: Problem) -> int:
+    """Return how many values the latents and deterministic sites of a model have, from one run of it."""
+    with torch.no_grad(), callers_state_kept():
+        trace = trace_of(problem.model, *problem.args, **problem.kwargs)
+    names = {*latent_sites(trace), *deterministic_sites(trace)}
+    return sum(torch.as_tensor(trace.nodes[name]["value"]).numel() for name in names)
+
+
+#: Of each value of a draw: the completion, its replicate, its likelihood, and the latents on the way.
+_BYTES = 16
 
 
 def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:

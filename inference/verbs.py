@@ -14,9 +14,11 @@ from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.execution import (
     attributes,
     callers_state_kept,
+    check_memory_of_draws,
     check_run,
     deterministics,
     executed,
+    values_of,
     with_efficiency,
 )
 from posterior_inpainting.inference.results import convert
@@ -38,6 +40,7 @@ def infer(
     seed: int = 0,
     progress: bool = True,
     store: str | Path | None = None,
+    max_memory: float | None = None,
 ):
     """Draw from p(latents, hidden pixels | seen pixels).
 
@@ -60,6 +63,9 @@ def infer(
         Folder, such as ``"run.zarr"``, to which draws and sampler state are written as the run goes. Killed
         at any moment, the same call goes on where it was, and ends with the same draws. Every method that goes
         step by step can use one; ``Exact`` has nothing to go on from.
+    max_memory
+        Bytes that the draws may take; a run that would take more is refused before it begins. Those that are free on
+        this machine if not given.
 
     Returns
     -------
@@ -86,6 +92,7 @@ def infer(
     """
     _check_image_problem(model, observation)
     check_run(method, draws, chains)
+    check_memory_of_draws(observation.image.numel(), draws, chains, max_memory)
     problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
     plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
@@ -105,6 +112,7 @@ def infer_many(
     chains: int = 4,
     seed: int = 0,
     progress: bool = True,
+    max_memory: float | None = None,
 ) -> list:
     """Draw from the posteriors of many images in one batch, images x chains, each with its own adaptation.
 
@@ -121,6 +129,8 @@ def infer_many(
         ``ChEES()``, ``MALA()`` or ``ULA()``.
     draws, chains, seed, progress
         As for :func:`infer`, for each image.
+    max_memory
+        As for :func:`infer`, for all of them.
 
     Returns
     -------
@@ -152,6 +162,8 @@ def infer_many(
         raise ValueError(
             f"{method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
         )
+    count = len(observations)
+    check_memory_of_draws(observations[0].image.numel(), draws, chains, max_memory, count)
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
     problem = Problem(model, (images, masks), guide=model.guide)
@@ -179,6 +191,7 @@ def sample(
     progress: bool = True,
     store: str | Path | None = None,
     guide: Callable | None = None,
+    max_memory: float | None = None,
     **kwargs: Any,
 ):
     """Draw from the posterior of any Pyro model with continuous latents.
@@ -189,7 +202,7 @@ def sample(
         A Pyro model; it is called with ``args`` and ``kwargs``.
     method
         As for :func:`infer`.
-    draws, chains, seed, progress, store
+    draws, chains, seed, progress, store, max_memory
         As for :func:`infer`.
     guide
         For ``Variational(guide="amortised")``.
@@ -219,6 +232,7 @@ def sample(
     """
     check_run(method, draws, chains)
     problem = Problem(model, args, kwargs, guide)
+    check_memory_of_draws(values_of(problem), draws, chains, max_memory)
     plan = Plan(draws, chains, Streams(seed), progress)
     start = time.perf_counter()
     with callers_state_kept():
