@@ -13,6 +13,7 @@ from posterior_inpainting.inference.catalogue.models import (
     MODELS,
     approach,
     build,
+    check_shape_of,
     entry,
     fitting,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "PriorEntry",
     "approach",
     "build",
+    "check_shape_of",
     "entry",
     "fitting",
     "mask",

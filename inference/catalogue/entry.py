@@ -129,6 +129,19 @@ class Entry:
         restarts = self.method.draws_are == "restarts"
         return written(self.method) + ("" if restarts else f", {self.draws} draws x {self.chains}")
 
+    def takes(self, shape: ImageShape) -> bool:
+        """Whether it takes images of a shape.
+
+        >>> from posterior_inpainting.inference.catalogue import entry
+        >>> entry("vae").takes((1, 28, 28)), entry("vae").takes((1, 8, 8)), entry("natural-linear").takes((3, 16, 16))
+        (True, False, True)
+        """
+        if self.largest is not None and self.shape is not None:
+            return shape[0] == self.shape[0] and shape[1] == shape[2] <= self.largest
+        if self.shape is not None:
+            return tuple(shape) == tuple(self.shape)
+        return self.channels in (None, shape[0]) and min(shape[1:]) >= self.least
+
     def draws_for(self, shape: ImageShape) -> int:
         """Return how many draws a chain are kept of images of a shape: fewer of large ones, at least 8 of all chains.
 

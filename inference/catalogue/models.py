@@ -13,7 +13,7 @@ from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import ImageShape
 
-__all__ = ["APPROACHES", "MODELS", "approach", "build", "entry", "fitting"]
+__all__ = ["APPROACHES", "MODELS", "approach", "build", "check_shape_of", "entry", "fitting"]
 
 #: Every model by name.
 MODELS: dict[str, Entry] = {one.name: one for one in (*COMPARED, *FURTHER)}
@@ -54,6 +54,22 @@ def fitting(shape: ImageShape) -> tuple[str, str]:
     if shape[0] in (1, 3) and min(shape[1:]) >= MODELS["photographs-diffusion"].least:
         return "photographs-diffusion", f"a prior of photographs, as the image is {size}"
     return "gaussian-process", f"fitted to the seen pixels, as the image is {size}"
+
+
+def check_shape_of(name: str, shape: ImageShape) -> None:
+    """Raise ``ValueError`` where a model takes no images of a shape, with those that do.
+
+    >>> check_shape_of("vae", (1, 8, 8))
+    Traceback (most recent call last):
+    ...
+    ValueError: the image is 1 x 8 x 8; vae takes 1 x 28 x 28. Models that take it: gaussian-process, ...
+    """
+    if not entry(name).takes(shape):
+        fit = [one.name for one in MODELS.values() if one.takes(shape)]
+        raise ValueError(
+            f"the image is {' x '.join(map(str, shape))}; {name} takes {entry(name).shapes}. Models that take it: "
+            f"{', '.join(fit)}"
+        )
 
 
 def approach(name: str, root: str | Path | None = None) -> Approach:
@@ -105,5 +121,6 @@ def build(name: str, observation: Observation, root: str | Path | None = None) -
     >>> posterior.posterior.sizes["draw"]
     400
     """
+    check_shape_of(name, observation.shape)
     found = approach(name, root).made_for(observation)
     return replace(found, draws=entry(name).draws_for(observation.shape))

@@ -66,6 +66,7 @@ def complete(
         observation, whole = _in_colour(observation, whole)
     approach = drawing.of(entry, root, observation.shape)
     entry.check(observation, approach, _bytes(max_memory))
+    catalogue.check_shape_of(model, observation.shape)
     said.append(_share_hidden(observation))
     say = _silent if quiet else typer.echo
     for line in said:

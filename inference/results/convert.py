@@ -101,12 +101,22 @@ def check_room(path, *datasets: xr.Dataset) -> None:
 
 
 def load(path):
-    """Read a posterior that :func:`save` wrote, into the container of the installed ArviZ."""
+    """Read a posterior that :func:`save` wrote, into the container of the installed ArviZ.
+
+    Raises ``FileNotFoundError`` where there is no such file, and ``ValueError`` for one that is damaged or another's.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
     container = _inference_data()
-    if container is None:
+    try:
+        if container is not None:
+            return container.from_netcdf(str(path), engine="h5netcdf")
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return tree.load()
-    return container.from_netcdf(str(path), engine="h5netcdf")
+    except Exception as error:  # HDF5's libraries raise many kinds for a damaged file
+        words = str(error).strip().splitlines()
+        reason = words[0][:100] if words else type(error).__name__
+        raise ValueError(f"{path} cannot be read as a posterior: {reason}") from None
 
 
 def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Dataset]:
