@@ -281,8 +281,12 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _inference_data():
-    """Return the ``InferenceData`` class of ArviZ 0.x, or ``None`` where ArviZ 1 is installed."""
+    """Return the ``InferenceData`` class of ArviZ 0.x, or ``None`` where ArviZ 1 is installed.
+
+    ArviZ 1 keeps the name for what is a ``DataTree``.
+    """
     try:
-        return getattr(importlib.import_module("arviz"), "InferenceData", None)
+        found = getattr(importlib.import_module("arviz"), "InferenceData", None)
     except ImportError:
         return None
+    return None if isinstance(found, type) and issubclass(found, xr.DataTree) else found

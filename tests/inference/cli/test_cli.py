@@ -318,7 +318,7 @@ TRAIN = ("train", "fashion-mnist-vae", "--root", "idx")
 BAD = {
     # name: what is prepared, words of the command line, words of the message
     "shape": (nothing, (DIGIT, *SEEN, "--model", "vae"), "vae takes 1 x 28 x 28. Models that take it: "),
-    "channels": (array(np.zeros((8, 8, 3), np.uint8)), ("a.npy", *SEEN, *FAST), "digits-vae-2d takes 1 x 8 x 8. Models"),
+    "channels": (array(np.zeros((8, 8, 3), np.uint8)), ("a.npy", *SEEN, *FAST), "digits-vae-2d takes 1 x 8 x 8"),
     "mask of another size": (array(np.ones((8, 9))), (DIGIT, "--seen", "a.npy", *FAST), "8 x 9 pixels; the image"),
     "NaN": (array(HALF), ("a.npy", "--mask", "half:top", *FAST), "32 seen pixels are NaN"),
     "infinite": (array(np.full((8, 8), np.inf)), ("a.npy", *SEEN, *FAST), "NaN or infinite"),
@@ -364,7 +364,7 @@ BAD = {
         array(np.ones((8, 8))), (DIGIT, *SEEN, "--seen", "a.npy", "--missing", "a.npy", *FAST), "--seen and --missing",
     ),
     "no mask given": (nothing, (DIGIT, *FAST), "no transparent pixel; give --mask, --seen or --missing"),
-    "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "takes 3 x n x n, n <= 32"),
+    "patches too large": (nothing, ("sample:natural/0", *SEEN, "--model", "natural-linear"), "3 x n x n, n <= 32"),
     "patches of grey": (nothing, (DIGIT, *SEEN, "--model", "natural-linear"), "natural-linear takes 3 x n x n"),
     "photograph too small": (array(SMALL), ("a.npy", *SEEN, *PHOTOGRAPH), "12 x 20 pixels; photographs-diffusion"),
     "photograph too large": (

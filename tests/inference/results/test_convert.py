@@ -7,6 +7,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
+import arviz
 import numpy as np
 import pytest
 import torch
@@ -507,3 +508,11 @@ class Settings:
 )
 def test_settings(method, expected):
     assert json.loads(settings(method)) == expected
+
+
+def test_the_name_that_arviz_1_keeps_is_a_tree(monkeypatch, linear, seen):
+    """``arviz.InferenceData`` of ArviZ 1 is xarray's ``DataTree``, which is not made of keyword arguments."""
+    monkeypatch.setattr(arviz, "InferenceData", xr.DataTree)
+    made = infer(linear, seen, Exact(), draws=3, chains=1, progress=False)
+    assert isinstance(made, xr.DataTree)
+    assert made["posterior"]["z"].shape == (1, 3, 5)
