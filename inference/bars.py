@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import tqdm.auto
 
-__all__ = ["progress_bar"]
+__all__ = ["are_shown", "progress_bar", "shown"]
+
+_shown: ContextVar[bool] = ContextVar("shown", default=False)
+
+
+@contextmanager
+def shown(wanted: bool) -> Iterator[None]:
+    """Let what is called inside know whether bars are wanted, where no argument of its own says so.
+
+    >>> with shown(True):
+    ...     are_shown()
+    True
+    """
+    token = _shown.set(wanted)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def are_shown() -> bool:
+    """Whether bars are wanted; they are not, outside :func:`shown`."""
+    return _shown.get()
+
 
 #: Seconds between two lines.
 _EVERY = 10.0

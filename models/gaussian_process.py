@@ -12,7 +12,8 @@ draw from the prior costs one FFT (:mod:`~posterior_inpainting.models.fields.cir
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -119,6 +120,7 @@ class GaussianProcess(ImageModel):
         noise_floor: float = 0.004,
         seed: int = 0,
         dense_limit: int = 6144,
+        each: Callable[[], Any] | None = None,
     ) -> GaussianProcess:
         """Fit to the seen pixels of one image by maximum marginal likelihood (type II).
 
@@ -139,6 +141,8 @@ class GaussianProcess(ImageModel):
             Of the places of the blocks.
         dense_limit
             As for the class.
+        each
+            Called whenever a kernel has been fitted, to show that something goes on.
 
         Raises
         ------
@@ -155,7 +159,7 @@ class GaussianProcess(ImageModel):
         (True, True)
         """
         kernels = [kernel] if isinstance(kernel, StationaryKernel) else list(kernel)
-        found = best_fit(observation, kernels, noise_floor=noise_floor, seed=seed)
+        found = best_fit(observation, kernels, noise_floor=noise_floor, seed=seed, each=each)
         return cls(
             found.kernel,
             observation.shape,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from posterior_inpainting.inference.bars import shown
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.execution import timed_from
 from posterior_inpainting.inference.verbs import infer
@@ -100,7 +101,9 @@ class Approach:
             "progress": progress,
         }
         if self.margin is None:
-            drawn = infer(self.model_for(observation), observation, self.method, **settings)
+            with shown(progress):
+                model = self.model_for(observation)
+            drawn = infer(model, observation, self.method, **settings)
         else:
             drawn = infer_in_windows(
                 self.model_for, observation, self.method, margin=self.margin, least=self.least, **settings

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from posterior_inpainting.inference.bars import are_shown, progress_bar
 from posterior_inpainting.inference.catalogue.entry import Given
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import (
@@ -113,7 +114,8 @@ def nearest_measurement(given: Given) -> ImageModel:
 
 def gaussian_process(given: Given) -> ImageModel:
     """Fit a Gaussian process to the seen pixels."""
-    return GaussianProcess.fit(_observation(given))
+    with progress_bar(desc="fitting the Gaussian process", unit=" kernels", disable=not are_shown()) as bar:
+        return GaussianProcess.fit(_observation(given), each=bar.update)
 
 
 def small_hourglass(given: Given) -> ImageModel:

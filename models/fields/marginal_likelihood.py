@@ -12,8 +12,9 @@ On a grid C has few different entries, so that G needs to be known only as sums 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,12 @@ class Fit:
 
 
 def best_fit(
-    observation: Observation, kernels: Sequence[StationaryKernel], *, noise_floor: float, seed: int
+    observation: Observation,
+    kernels: Sequence[StationaryKernel],
+    *,
+    noise_floor: float,
+    seed: int,
+    each: Callable[[], Any] | None = None,
 ) -> Fit:
     """Fit every kernel, and return the fit with the highest marginal likelihood.
 
@@ -78,10 +84,17 @@ def best_fit(
     several = [blocks, _everything(observation)] if seen <= _WHOLE else [blocks[:_FEW], blocks]
     first, last = (_Likelihood(observation, index, noise_floor) for index in several)
     iterations = _ITERATIONS if seen <= _WHOLE else _SHORT
-    places = [(kernel, first.maximum(kernel, first.start(kernel), iterations)) for kernel in kernels]
+    places, fits = [], []
+    for kernel in kernels:
+        places.append((kernel, first.maximum(kernel, first.start(kernel), iterations)))
+        if each is not None:
+            each()
     if seen > _WHOLE:
         places = [max(places, key=lambda place: -float(first(*place)))]
-    fits = [last.fit(kernel, last.maximum(kernel, parameters)) for kernel, parameters in places]
+    for kernel, parameters in places:
+        fits.append(last.fit(kernel, last.maximum(kernel, parameters)))
+        if each is not None:
+            each()
     return max(fits, key=lambda fit: fit.log_evidence)
 
 
