@@ -14,7 +14,7 @@ __all__ = ["check_ranges"]
 _WHOLE = {
     "warmup": 0,
     "thin": 1,
-    "steps": 1,
+    "steps": 0,  # a guide may be left as it is; reverse chains say themselves that they need one
     "moves": 1,
     "max_moves": 1,
     "max_steps": 1,

@@ -99,8 +99,9 @@ class TestInput:
     @pytest.mark.parametrize("value", [-0.2, 1.2])
     def test_seen_values_beyond_the_ends(self, value):
         model, image = black_and_white_decoder(), self.image(value)
+        seen = Observation(image, torch.ones(SHAPE, dtype=torch.bool), any_values=True)
         with pytest.raises(ValueError, match=r"^image has seen values from .*; expected values in \[0, 1\]"):
-            infer(model, Observation(image, torch.ones(SHAPE, dtype=torch.bool)), ChEES(), progress=False)
+            infer(model, seen, ChEES(), progress=False)
         with pytest.raises(ValueError, match="expected values in"):
             model(image)
         with pytest.raises(ValueError, match="expected values in"):

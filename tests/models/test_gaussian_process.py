@@ -388,7 +388,7 @@ class TestColour:
 class TestFit:
     def test_gradient_of_the_marginal_likelihood(self):
         image, mask = colour_model()().detach(), colour_mask()
-        observation = Observation(image, mask)
+        observation = Observation(image, mask, any_values=True)
         likelihood = _Likelihood(observation, _everything(observation), noise_floor=0.01)
         for kernel in (Matern(2.0), DeepImagePriorKernel(2.0, depth=3)):
             start = likelihood.start(kernel) + 0.1 * torch.randn(11, dtype=torch.double)
@@ -404,14 +404,14 @@ class TestFit:
     def test_value_is_the_evidence(self):
         model, mask = colour_model(), colour_mask()
         image = model().detach()
-        fitted = GaussianProcess.fit(Observation(image, mask), Matern(2.0))
+        fitted = GaussianProcess.fit(Observation(image, mask, any_values=True), Matern(2.0))
         assert fitted.log_evidence(image, mask) > model.log_evidence(image, mask)
 
     @pytest.mark.long
     def test_recovers_what_was_simulated(self):
         shape = (1, 32, 32)
         truth = GaussianProcess(SquaredExponential(2.0), shape, mean=0.4, covariance=0.04, noise=0.03)
-        observation = Observation(truth().detach(), observations.scatter(shape, keep=0.6))
+        observation = Observation(truth().detach(), observations.scatter(shape, keep=0.6), any_values=True)
         kernels = [Matern(2.0, smoothness=0.5), SquaredExponential(4.0), DeepImagePriorKernel(2.0, depth=8)]
         fitted = GaussianProcess.fit(observation, kernels)
         assert isinstance(fitted.kernel, SquaredExponential)
@@ -423,7 +423,7 @@ class TestFit:
         """Blocks find what the whole image would; no seen value is counted twice in a block."""
         shape = (1, 128, 128)
         truth = GaussianProcess(Matern(3.0), shape, mean=0.4, covariance=0.04, noise=0.03)
-        observation = Observation(truth().detach(), observations.scatter(shape, keep=0.5))
+        observation = Observation(truth().detach(), observations.scatter(shape, keep=0.5), any_values=True)
         blocks = _blocks(observation, seed=0)
         assert blocks.shape == (8, 512)
         assert all(len(block.unique()) == 512 for block in blocks)

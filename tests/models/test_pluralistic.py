@@ -600,7 +600,7 @@ class TestJoint:
 
     def test_refinement_ends_at_the_posterior_whatever_the_guide(self):
         model, image = self.model(), torch.tensor([[[0.5, -0.2, 0.0], [1.0, 0.0, 0.0]]])
-        seen, truth = Observation(image, self.MASK), Plane().posterior(image, self.MASK)
+        seen, truth = Observation(image, self.MASK, any_values=True), Plane().posterior(image, self.MASK)
         before = infer(model, seen, Variational(), draws=1000, chains=1, progress=False)
         with pytest.raises(AssertionError, match="biased"):
             assert_moments(before.posterior["z"], *truth, independent=True)

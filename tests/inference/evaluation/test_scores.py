@@ -281,7 +281,8 @@ class TestScore:
         covered, ranks = [], []
         for _ in range(count):
             truth = linear()
-            idata = infer(linear, Observation(truth, mask), Exact(), draws=n, chains=1, progress=False)
+            seen = Observation(truth, mask, any_values=True)
+            idata = infer(linear, seen, Exact(), draws=n, chains=1, progress=False)
             draws = group(idata, "posterior_predictive")["image"].to_numpy()[0][:, ~mask.numpy()]
             target = truth.numpy()[~mask.numpy()]
             covered.append(coverage(draws, target, level).mean())

@@ -46,6 +46,7 @@ from posterior_inpainting.inference import (
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.density.budget import BudgetSpentError, gradient_budget
 from posterior_inpainting.inference.methods import loop
+from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.models import (
     BayesianDecoder,
     CodeAndUnits,
@@ -365,7 +366,7 @@ def test_many_images_at_once_or_a_clear_refusal(name, models, image):
     first, second = infer_many(models[model], seen, method, **options)
     assert (first.attrs["method"], first.attrs["draws_are"]) == (method.label, method.draws_are)
     assert ("ess_per_second" in first.attrs) == (method.draws_are == "markov")
-    shown = second.posterior_predictive["image"].to_numpy()[..., ~HALF.numpy()]
+    shown = completed_images(second)[..., ~HALF.numpy()]
     assert (shown == seen[1].image[~HALF].numpy()).all()
 
 
