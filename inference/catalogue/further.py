@@ -101,7 +101,9 @@ FURTHER = (
         name="photographs-diffusion",
         random="pixels of photographs: a reverse diffusion from noise to image",
         source="Ho et al. 2020",
-        make=partial(making.diffusion, "photographs-diffusion", highest=3.0),  # ten times their spread
+        make=partial(
+            making.diffusion, "photographs-diffusion", highest=3.0, noise=0.01
+        ),  # ten times their spread
         method=ConditionalDiffusion(),
         draws=8,
         chains=1,

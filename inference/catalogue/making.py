@@ -42,9 +42,9 @@ def code(prior: str, given: Given) -> ImageModel:
     return LatentCode(pretrained.load(prior))
 
 
-def diffusion(prior: str, given: Given, highest: float = 10.0) -> ImageModel:
+def diffusion(prior: str, given: Given, highest: float = 10.0, noise: float = 0.02) -> ImageModel:
     """Load a bundled denoiser as a prior, of as many steps as its method takes."""
-    return DiffusionPrior.load(prior, given.shape, steps=40, noise=0.02, lowest=0.005, highest=highest)
+    return DiffusionPrior.load(prior, given.shape, steps=40, noise=noise, lowest=0.005, highest=highest)
 
 
 def experts(prior: str, given: Given) -> ImageModel:

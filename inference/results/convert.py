@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 import xarray as xr
@@ -109,6 +110,10 @@ def load(path):
         raise FileNotFoundError(f"no file {path}")
     container = _inference_data()
     try:
+        with h5py.File(
+            path
+        ) as file:  # an h5netcdf.File that fails to open complains a second time when it is collected
+            file.visititems(lambda name, part: None)
         if container is not None:
             return container.from_netcdf(str(path), engine="h5netcdf")
         with xr.open_datatree(path, engine="h5netcdf") as tree:

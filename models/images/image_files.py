@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zlib
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def _read(path: Path) -> np.ndarray:
         SyntaxError,
         EOFError,
         ArithmeticError,
+        MemoryError,
         struct.error,
+        tokenize.TokenError,
         zlib.error,
         png.Error,
     )

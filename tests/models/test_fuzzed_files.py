@@ -144,6 +144,9 @@ def mutated(content, chance):
     return bytes(content)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of h5netcdf, on damaged files
 @pytest.mark.parametrize("trials", TRIALS)
 @pytest.mark.parametrize("name", READERS)
 def test_ends_with_a_value_or_a_line(name, trials, tmp_path, capsys):
