@@ -297,7 +297,9 @@ class TestModels:
         assert catalogue.build("digits-linear", seen).model.image_shape == (1, 6, 6)
 
     @pytest.mark.parametrize(
-        ("shape", "message"), [((1, 9, 9), "at most 8 pixels"), ((3, 8, 8), "digits has 1 channels")], ids=str
+        ("shape", "message"),
+        [((1, 9, 9), "takes 1 x n x n, n <= 8"), ((3, 8, 8), "takes 1 x n x n, n <= 8")],
+        ids=str,
     )
     def test_patches_that_there_are_not(self, shape, message):
         seen = Observation(torch.rand(shape), observations.scatter(shape, 0.5))
