@@ -18,6 +18,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.density.traced_density import run_unvalidated
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
 from posterior_inpainting.inference.methods.ranges import check_ranges
 from posterior_inpainting.inference.results import convert
@@ -124,7 +125,7 @@ def check_memory_of_draws(
 def values_of(problem: Problem) -> int:
     """Return how many values the latents and deterministic sites of a model have, from one run of it."""
     with torch.no_grad(), callers_state_kept():
-        trace = trace_of(problem.model, *problem.args, **problem.kwargs)
+        trace = run_unvalidated(problem.model, problem.args, problem.kwargs)
     names = {*latent_sites(trace), *deterministic_sites(trace)}
     return sum(torch.as_tensor(trace.nodes[name]["value"]).numel() for name in names)
 

@@ -65,7 +65,6 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
     """
     with torch.no_grad(), Streams().seeded("structure of the model"):
         trace = run_group(problem, groups)
-        _check_fixed(trace, run_group(problem, groups))
         latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace)}
         bounded = [name for name in latents if has_own_bounds(trace.nodes[name]["fn"].support)]
         further = []
@@ -73,6 +72,7 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
             for group in range(1, groups or 1):
                 _check_same(trace, run_group(problem, groups, group, latents), bounded)
             further = [run_group(problem, groups) for _ in range(_FURTHER_RUNS)]
+        _check_fixed(trace, further[0] if further else run_group(problem, groups))
         return ChangeOfVariables([trace, *further]), trace
 
 
@@ -88,7 +88,9 @@ def _check_fixed(trace: Trace, other: Trace) -> None:
                 )
     sites, others = ({n: s for n, s in t.nodes.items() if s["type"] == "sample"} for t in (trace, other))
     if changing := [name for name in (*sites, *others) if name not in sites or name not in others]:
-        raise ValueError(f"site {changing[0]!r} is not in every run of the model; expected the same sites")
+        raise ValueError(
+            f"site {changing[0]!r} is in some runs of the model only; expected the same sites in all"
+        )
     for name, site in sites.items():
         here, there = (tuple(getattr(one["value"], "shape", ())) for one in (site, others[name]))
         if here != there:

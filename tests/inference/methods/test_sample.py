@@ -1,6 +1,7 @@
 """`sample` on models that are not images: eight schools, logistic regression and a hierarchical one."""
 
 import itertools
+import re
 
 import numpy as np
 import pyro
@@ -150,7 +151,7 @@ class TestModelsThatAreAnotherOneAtEveryCall:
             if next(calls) % 2:
                 pyro.sample("extra", dist.Normal(m, 1.0))
 
-        assert "site 'extra' is not in every run" in self.refusal(model)
+        assert "site 'extra' is in some runs of the model only" in self.refusal(model)
 
     def test_a_site_whose_shape_changes(self):
         calls = itertools.count(1)
@@ -158,7 +159,7 @@ class TestModelsThatAreAnotherOneAtEveryCall:
         def model():
             pyro.sample("m", dist.Normal(torch.zeros(next(calls)), 1.0).to_event(1))
 
-        assert "site 'm' has shape (1,) in one run and (2,) in another" in self.refusal(model)
+        assert re.match(r"site 'm' has shape \(\d,\) in one run and \(\d,\) in another", self.refusal(model))
 
     def test_a_full_plate_is_none(self):
         def model(x):
