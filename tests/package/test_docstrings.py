@@ -36,7 +36,7 @@ def test_examples(name, tmp_path, monkeypatch):
 
 
 def test_examples_are_found():
-    module = importlib.import_module("posterior_inpainting.models.observations")
+    module = importlib.import_module("posterior_inpainting.models.images.regular_masks")
     assert doctest.testmod(module).attempted > 5
 
 
