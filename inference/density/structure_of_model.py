@@ -92,7 +92,8 @@ def _check_fixed(trace: Trace, other: Trace) -> None:
             f"site {changing[0]!r} is in some runs of the model only; expected the same sites in all"
         )
     for name, site in sites.items():
-        here, there = (tuple(torch.as_tensor(one["value"]).shape) for one in (site, others[name]))
+        values = site["value"], others[name]["value"]
+        here, there = (tuple(one.shape) if isinstance(one, Tensor) else () for one in values)
         if here != there:
             raise ValueError(
                 f"site {name!r} has shape {here} in one run and {there} in another; expected one shape"
