@@ -54,9 +54,15 @@ def progress_bar(*args: Any, **settings: Any) -> tqdm.std.tqdm:
     ...     for _ in range(3):
     ...         _ = bar.update()
     """
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if sys.stderr.isatty() or _in_a_notebook():
         return tqdm.auto.tqdm(*args, **settings)
     return _Lines(*args, **settings)
+
+
+def _in_a_notebook() -> bool:
+    """Whether this process is a notebook's; one may have imported what a notebook needs, and be none."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and kernel.IPKernelApp.initialized()
 
 
 class _Lines(tqdm.std.tqdm):

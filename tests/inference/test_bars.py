@@ -35,6 +35,12 @@ def test_a_short_run_says_nothing(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_process_that_knows_of_notebooks_is_none(clock, capsys):
+    pytest.importorskip("ipykernel.kernelapp")
+    count(clock, 9.0)
+    assert capsys.readouterr().err == ""
+
+
 def test_before_eyes_it_is_a_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for _ in bars.progress_bar(range(3), desc="counting"):
