@@ -33,7 +33,7 @@ from .methods.tempering import ParallelTempering
 from .methods.two_stage import TwoStage
 from .methods.variational import Variational
 from .results.blending import blend
-from .results.convert import load, save
+from .results.containers import load, save
 from .results.images_of_posterior import completed_images, posterior_mean
 from .results.recover import recover
 from .training.adversarial_losses import R1, WassersteinGP

@@ -90,11 +90,15 @@ class Plan:
         Whether to show a progress bar.
     store
         Where to keep draws and state, ``None`` for nowhere.
+    thin
+        A draw of every how many iterations of a chain is kept.
 
     Examples
     --------
     >>> Plan(100, 4).part("network", 3).streams.path
     ('network', 3)
+    >>> Plan(100, 4, thin=5).iterations
+    500
     """
 
     draws: int
@@ -102,6 +106,12 @@ class Plan:
     streams: Streams = field(default_factory=Streams)
     progress: bool = False
     store: Checkpoints | None = None
+    thin: int = 1
+
+    @property
+    def iterations(self) -> int:
+        """Iterations after the warm-up of a chain of which each would be a draw."""
+        return self.draws * self.thin
 
     def part(self, *names: str | int, **changes: Any) -> Plan:
         """Return the plan of a part of the run: streams and store of its own, and ``changes`` of other fields."""

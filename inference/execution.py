@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.traced_density import run_unvalidated
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
 from posterior_inpainting.inference.methods.ranges import check_ranges
-from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.containers import to_arviz
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
@@ -30,8 +30,10 @@ from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import describe
 
 __all__ = [
+    "KEPT",
     "attributes",
     "callers_state_kept",
+    "check_kept",
     "check_memory_of_draws",
     "check_run",
     "deterministics",
@@ -40,6 +42,10 @@ __all__ = [
     "values_of",
     "with_efficiency",
 ]
+
+
+#: Groups of an image's posterior that need not be kept; most of the memory of a result is theirs.
+KEPT = ("posterior_predictive", "log_likelihood")
 
 
 def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
@@ -55,6 +61,7 @@ def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | N
         "draws_are": method.draws_are,
         "draws": plan.draws,
         "chains": plan.chains,
+        "thin": plan.thin,
         "seed": plan.streams.seed,
         "model": fingerprint(problem.model),
         "data": fingerprint([problem.args, problem.kwargs]),
@@ -87,18 +94,28 @@ def callers_state_kept() -> Iterator[None]:
         yield
 
 
-def check_run(method: Method, draws: int, chains: int) -> None:
-    """Raise ``ValueError`` unless it is a method with settings in their ranges, of at least one draw and one chain."""
+def check_run(method: Method, draws: int, chains: int, thin: int = 1) -> None:
+    """Raise ``ValueError`` unless it is a method with settings in their ranges, of at least one draw and one chain.
+
+    Only the draws of a Markov chain are thinned: others are no better for it.
+    """
     if not isinstance(method, Method):
         raise ValueError(f"method is {describe(method)}; expected one such as NUTS() or Variational()")
     check_ranges(method)
-    for name, value in (("draws", draws), ("chains", chains)):
+    for name, value in (("draws", draws), ("chains", chains), ("thin", thin)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r}; expected a whole number of at least 1")
+    if thin > 1 and method.draws_are != "markov":
+        raise ValueError(f"thin={thin}: {method.label} makes no Markov chain; take fewer draws instead")
 
 
 def check_memory_of_draws(
-    values: int, draws: int, chains: int, max_memory: float | None, images: int = 1
+    values: int,
+    draws: int,
+    chains: int,
+    max_memory: float | None,
+    images: int = 1,
+    keep: Collection[str] = KEPT,
 ) -> None:
     """Raise ``ValueError`` where the draws of a run do not fit into memory, before it begins.
 
@@ -110,16 +127,31 @@ def check_memory_of_draws(
         How many there will be.
     max_memory
         Bytes that they may take; those that are free where ``None``.
+    keep
+        Groups of a result beside the draws.
     """
     if max_memory is not None and not max_memory > 0:
         raise ValueError(f"max_memory={max_memory}; expected a positive number of bytes")
     of_images = "" if images == 1 else f" x {images} images"
     check_memory(
-        float(_BYTES) * values * draws * chains * images,
+        4.0
+        * (2 + len(keep))
+        * values
+        * draws
+        * chains
+        * images,  # with the latents on the way to completions
         f"{draws} draws x {chains} chains{of_images} of {values} values",
         available=max_memory,
-        remedy="take fewer draws, further apart (the method's thin=), or say max_memory= in bytes if there are more",
+        remedy="take fewer draws, further apart (thin=), keep less of them (keep=()), or say max_memory= in bytes if "
+        "there are more",
     )
+
+
+def check_kept(keep: Collection[str]) -> None:
+    """Raise ``ValueError`` for groups that are not among those that may be left out."""
+    wrong = [keep] if isinstance(keep, str) else [name for name in keep if name not in KEPT]
+    if wrong:
+        raise ValueError(f"keep has {wrong[0]!r}; expected some of {', '.join(KEPT)}, in a list")
 
 
 def values_of(problem: Problem) -> int:
@@ -128,10 +160,6 @@ def values_of(problem: Problem) -> int:
         trace = run_unvalidated(problem.model, problem.args, problem.kwargs)
     names = {*latent_sites(trace), *deterministic_sites(trace)}
     return sum(torch.as_tensor(trace.nodes[name]["value"]).numel() for name in names)
-
-
-#: Of each value of a draw: the completion, its replicate, its likelihood, and the latents on the way.
-_BYTES = 16
 
 
 def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
@@ -172,4 +200,4 @@ def timed_from(start: float, idata):
 
 def with_efficiency(groups: dict, attrs: dict[str, Any]):
     """Wrap groups for ArviZ, with ESS a second and a thousand gradients among the attributes."""
-    return convert.to_arviz(groups, attrs | efficiency(groups, attrs))
+    return to_arviz(groups, attrs | efficiency(groups, attrs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import torch
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.execution import (
+    KEPT,
     attributes,
     callers_state_kept,
+    check_kept,
     check_memory_of_draws,
     check_run,
     deterministics,
@@ -40,6 +42,8 @@ def infer(
     seed: int = 0,
     progress: bool = True,
     store: str | Path | None = None,
+    thin: int = 1,
+    keep: Collection[str] = KEPT,
     max_memory: float | None = None,
 ):
     """Draw from p(latents, hidden pixels | seen pixels).
@@ -63,6 +67,12 @@ def infer(
         Folder, such as ``"run.zarr"``, to which draws and sampler state are written as the run goes. Killed
         at any moment, the same call goes on where it was, and ends with the same draws. Every method that goes
         step by step can use one; ``Exact`` has nothing to go on from.
+    thin
+        Of a Markov chain a draw of every so many iterations is kept, beside a method's own ``thin``. Divergences of
+        the iterations between are those of the draw that follows; its other statistics are its own.
+    keep
+        Which of the groups ``posterior_predictive`` and ``log_likelihood`` the result shall have: they take more than
+        half of its memory, and what reads neither goes without: ``diagnostics.summary``, maps, posterior means.
     max_memory
         Bytes that the draws may take; a run that would take more is refused before it begins. Those that are free on
         this machine if not given.
@@ -91,14 +101,15 @@ def infer(
     {'chain': 2, 'draw': 50, 'channel': 1, 'row': 8, 'column': 8}
     """
     _check_image_problem(model, observation)
-    check_run(method, draws, chains)
-    check_memory_of_draws(observation.image.numel(), draws, chains, max_memory)
+    check_run(method, draws, chains, thin)
+    check_kept(keep)
+    check_memory_of_draws(observation.image.numel(), draws, chains, max_memory, keep=keep)
     problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
-    plan = Plan(draws, chains, Streams(seed), progress)
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
     start = time.perf_counter()
     with callers_state_kept():
         drawn = executed(problem, method, plan, store)
-        groups = convert.image_groups(drawn, problem, observation, plan.streams)
+        groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
     attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
     return with_efficiency(groups, attrs)
 
@@ -112,6 +123,8 @@ def infer_many(
     chains: int = 4,
     seed: int = 0,
     progress: bool = True,
+    thin: int = 1,
+    keep: Collection[str] = KEPT,
     max_memory: float | None = None,
 ) -> list:
     """Draw from the posteriors of many images in one batch, images x chains, each with its own adaptation.
@@ -127,7 +140,7 @@ def infer_many(
         Images of one shape, each with its mask.
     method
         ``ChEES()``, ``MALA()`` or ``ULA()``.
-    draws, chains, seed, progress
+    draws, chains, seed, progress, thin, keep
         As for :func:`infer`, for each image.
     max_memory
         As for :func:`infer`, for all of them.
@@ -157,17 +170,18 @@ def infer_many(
         raise ValueError("observations is empty; expected at least one")
     for observation in observations:
         _check_image_problem(model, observation)
-    check_run(method, draws, chains)
+    check_run(method, draws, chains, thin)
+    check_kept(keep)
     if not method.runs_together:
         raise ValueError(
             f"{method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
         )
     count = len(observations)
-    check_memory_of_draws(observations[0].image.numel(), draws, chains, max_memory, count)
+    check_memory_of_draws(observations[0].image.numel(), draws, chains, max_memory, count, keep)
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
     problem = Problem(model, (images, masks), guide=model.guide)
-    plan = Plan(draws, chains, Streams(seed), progress)
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
     start = time.perf_counter()
     results = []
     with callers_state_kept():
@@ -176,7 +190,7 @@ def infer_many(
         for index, (drawn, observation) in enumerate(zip(together, observations, strict=True)):
             one = replace(problem, args=(observation.image, observation.mask))
             streams = plan.streams.child("image", index)
-            groups = convert.image_groups(drawn, one, observation, streams)
+            groups = convert.image_groups(drawn, one, observation, streams, keep)
             results.append(with_efficiency(groups, attributes(one, method, drawn, seed, share)))
     return results
 
@@ -191,6 +205,7 @@ def sample(
     progress: bool = True,
     store: str | Path | None = None,
     guide: Callable | None = None,
+    thin: int = 1,
     max_memory: float | None = None,
     **kwargs: Any,
 ):
@@ -202,7 +217,7 @@ def sample(
         A Pyro model; it is called with ``args`` and ``kwargs``.
     method
         As for :func:`infer`.
-    draws, chains, seed, progress, store, max_memory
+    draws, chains, seed, progress, store, thin, max_memory
         As for :func:`infer`.
     guide
         For ``Variational(guide="amortised")``.
@@ -230,10 +245,10 @@ def sample(
     >>> abs(float(idata.posterior["fairness"].mean()) - 4 / 7) < 0.05
     True
     """
-    check_run(method, draws, chains)
+    check_run(method, draws, chains, thin)
     problem = Problem(model, args, kwargs, guide)
     check_memory_of_draws(values_of(problem), draws, chains, max_memory)
-    plan = Plan(draws, chains, Streams(seed), progress)
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
     start = time.perf_counter()
     with callers_state_kept():
         drawn = executed(problem, method, plan, store)

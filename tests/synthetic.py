@@ -3,9 +3,24 @@
 import numpy as np
 import xarray as xr
 
-from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.containers import to_arviz
 
 IMAGE = ("channel", "row", "column")
+#: Of every posterior of an image.
+GROUPS = {
+    "posterior",
+    "posterior_predictive",
+    "sample_stats",
+    "log_likelihood",
+    "observed_data",
+    "constant_data",
+}
+
+
+def names(idata):
+    """Names of the groups of either container."""
+    found = idata.groups
+    return {name.strip("/") for name in (found() if callable(found) else found)} - {""}
 
 
 def posterior(predictive, mask, *, image=None, completion=None, draws_are="independent", z=None, **stats):
@@ -35,4 +50,4 @@ def posterior(predictive, mask, *, image=None, completion=None, draws_are="indep
         "density": "posterior",
         "wall_time_s": 1.5,
     }
-    return convert.to_arviz(groups, attrs)
+    return to_arviz(groups, attrs)

@@ -50,7 +50,7 @@ def compare(
 def _write(found, masks: list[str], out: Path) -> None:
     """Write data set, tables and sheets, all or none."""
     from posterior_inpainting.inference.comparison import markdown, sheet, table
-    from posterior_inpainting.inference.results.convert import check_room
+    from posterior_inpainting.inference.results.containers import check_room
 
     tables = [f"All masks\n\n{markdown(found)}"] + [f"{name}\n\n{markdown(found, name)}" for name in masks]
     sheets = {

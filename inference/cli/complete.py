@@ -52,7 +52,7 @@ def complete(
     from posterior_inpainting.inference import catalogue, diagnostics, plots
     from posterior_inpainting.inference.comparison.figures import figures
     from posterior_inpainting.inference.evaluation.pictures import pictures
-    from posterior_inpainting.inference.results.convert import save
+    from posterior_inpainting.inference.results.containers import save
 
     observation, whole = pixels.read()
     check_folder(out)

@@ -25,7 +25,7 @@ from posterior_inpainting.inference.comparison.figures import figures
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation import diagnostics, scores
 from posterior_inpainting.inference.evaluation.incomplete import ending, go_on_only_if_whole
-from posterior_inpainting.inference.results.convert import check_room
+from posterior_inpainting.inference.results.containers import check_room
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.inference.results.settings_of_methods import settings

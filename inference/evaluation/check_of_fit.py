@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["check_of_fit"]
 

@@ -17,7 +17,7 @@ from posterior_inpainting.inference.evaluation.importance_weights import (
 from posterior_inpainting.inference.evaluation.incomplete import ending
 from posterior_inpainting.inference.evaluation.nested_rhat import nested_rhat
 from posterior_inpainting.inference.evaluation.verdict import Verdict, verdict
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = [
     "Verdict",

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from posterior_inpainting.inference.evaluation.scores import flat, ssim
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["diversity"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.scores import psnr
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.models.shapes import Image, check_image
 
 if TYPE_CHECKING:

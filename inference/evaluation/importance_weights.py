@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from posterior_inpainting.inference.results.arviz_functions import pareto_khat
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["are_exact", "khat", "spread_of_log_weights"]
 

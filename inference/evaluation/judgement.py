@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.incomplete import ending
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["ESS", "RHAT", "Verdict", "scalars", "target", "trusted"]
 

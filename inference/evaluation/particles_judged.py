@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.judgement import RHAT, Verdict, scalars, target, trusted
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["judge_particles", "rhat_between_replicates"]
 

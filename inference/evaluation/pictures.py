@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.plots import picture
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 
 __all__ = ["pictures"]

@@ -9,7 +9,7 @@ import numpy as np
 from posterior_inpainting.inference.evaluation import scores
 from posterior_inpainting.inference.evaluation.convergence_maps import pixel_rhat as map_of_rhat
 from posterior_inpainting.inference.evaluation.incomplete import ending
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.models.shapes import Image, check_image
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.models.shapes import Image, check_image
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.results.chain_statistics import ess
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation

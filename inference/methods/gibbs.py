@@ -82,7 +82,7 @@ class _Sweeps(Process):
 
     def __init__(self, method: Gibbs, problem: Problem, conditionals: Conditionals, plan: Plan):
         self.method, self.problem, self.conditionals, self.plan = method, problem, conditionals, plan
-        self.total, self.draws = method.warmup + method.thin * plan.draws, plan.draws
+        self.total, self.draws = method.warmup + method.thin * plan.iterations, plan.draws
 
     @property
     def label(self) -> str:  # type: ignore[override]

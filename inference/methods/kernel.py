@@ -91,7 +91,7 @@ class KernelProcess(Process):
 
     def __init__(self, kernel: Kernel, density: Density, plan: Plan, position: Tensor | None = None):
         self.kernel, self.density, self.plan, self.position = kernel, density, plan, position
-        self.total, self.draws = kernel.warmup + plan.draws, plan.draws
+        self.total, self.draws = kernel.warmup + plan.iterations, plan.draws
         self._info: dict[str, Tensor] = {}
 
     @property

@@ -199,6 +199,7 @@ class _Recorder:
     def __init__(self, process: Process, plan: Plan):
         self.process, self.store = process, plan.store
         self.size = 50 if plan.store is None else plan.store.block
+        self.thinned = _Thinned(plan.thin)
         self.rows: list[Row] = []
         self.blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self.done = 0
@@ -217,7 +218,7 @@ class _Recorder:
         """Keep a row; finish a block where one is full, so that a chunk on disk is written once and whole."""
         process = self.process
         if row is not None:
-            self.rows.append(row)
+            self.rows += self.thinned.of(row)
         pause = row is None and not self.rows and process.iteration % process.commits_every == 0
         if len(self.rows) == self.size or process.is_finished or pause:
             self._finish_block()
@@ -254,6 +255,29 @@ class _Recorder:
             self.store.write(block, self.done, self.process.draws, saved)
         if count:
             self.blocks, self.rows, self.done = [*self.blocks, block], [], self.done + count
+
+
+class _Thinned:
+    """Keeps every so manieth row; a divergence on the way to it is one of it, so that none is lost."""
+
+    def __init__(self, every: int):
+        self.every, self.passed = every, 0
+        self.diverging: Tensor | None = None
+
+    def of(self, row: Row) -> list[Row]:
+        """Return the row if it is kept, with what happened since the one before it."""
+        if self.every == 1:
+            return [row]
+        values, infos = row
+        if "diverging" in infos:
+            before = False if self.diverging is None else self.diverging
+            self.diverging = infos["diverging"] | before
+            infos = infos | {"diverging": self.diverging}
+        self.passed += 1
+        if self.passed % self.every:
+            return []
+        self.diverging = None
+        return [(values, infos)]
 
 
 def _show(bar: Any, process: Process) -> None:

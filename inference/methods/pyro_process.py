@@ -40,7 +40,7 @@ class PyroProcess(Process):
         self, label: str, make: Callable[[Callable], Any], density: Density, warmup: int, plan: Plan
     ):
         self.label, self.make, self.density, self.warmup, self.plan = label, make, density, warmup, plan
-        self.total, self.draws = warmup + plan.draws, plan.draws
+        self.total, self.draws = warmup + plan.iterations, plan.draws
 
     @property
     def gradients(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from posterior_inpainting.inference.results.chain_statistics import ess
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["efficiency"]
 

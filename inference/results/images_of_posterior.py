@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from posterior_inpainting.inference.results.convert import EXPECTED, group
+from posterior_inpainting.inference.results.containers import group
+from posterior_inpainting.inference.results.convert import EXPECTED
 
 __all__ = ["completed_images", "posterior_mean"]
 

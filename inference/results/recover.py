@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from posterior_inpainting.inference.contract import Draws
-from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
+from posterior_inpainting.inference.results.containers import to_arviz
+from posterior_inpainting.inference.results.convert import latent_groups
 from posterior_inpainting.inference.results.state_files import read_state
 from posterior_inpainting.inference.results.store import open_group, read_variables, restored, whole_draws
 from posterior_inpainting.inference.results.store_files import state_path

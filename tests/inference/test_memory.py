@@ -1,11 +1,25 @@
 """What does not fit into memory is refused before it begins, with what would help."""
 
+import contextlib
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
-from posterior_inpainting.inference import ChEES, Exact, infer, infer_many, sample
+from posterior_inpainting.inference import (
+    MALA,
+    NUTS,
+    ChEES,
+    Exact,
+    diagnostics,
+    infer,
+    infer_many,
+    posterior_mean,
+    sample,
+)
+from posterior_inpainting.inference.methods.kernel import KernelProcess
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.models import LinearGaussian, Observation, observations
 from posterior_inpainting.models.images import available_memory
 
@@ -73,3 +87,87 @@ class TestWhatIsFree:
         monkeypatch.setattr(available_memory, "_MACHINE", tmp_path / "absent")
         monkeypatch.setattr(available_memory, "_CONTAINER", tmp_path)
         assert available_memory.memory() > 2**28
+
+
+class TestThin:
+    def test_draws_are_those_of_a_longer_chain(self):
+        every, third = (
+            infer(MODEL, SEEN, ChEES(warmup=20), draws=draws, chains=4, thin=thin, progress=False)
+            for draws, thin in ((60, 1), (20, 3))
+        )
+        assert third.posterior["z"].equals(every.posterior["z"][:, 2::3].assign_coords(draw=range(20)))
+        assert third.attrs["gradient_evaluations"] == every.attrs["gradient_evaluations"]
+
+    @pytest.mark.parametrize("method", [ChEES(warmup=20), NUTS(warmup=20), MALA(warmup=20)])
+    def test_no_divergence_is_lost(self, method, monkeypatch):
+        def runs(thin):
+            return infer(MODEL, SEEN, method, draws=12 // thin, chains=2, thin=thin, progress=False)
+
+        every, fourth = runs(1).sample_stats, runs(4).sample_stats
+        for name, values in fourth.items():
+            of_chain = every[name].to_numpy().reshape(2, 3, 4)
+            expected = of_chain.any(-1) if name == "diverging" else of_chain[..., -1]
+            assert (values.to_numpy() == expected).all() or name == "energy"
+
+    def test_a_run_taken_up_again_is_the_same(self, tmp_path, monkeypatch):
+        settings = {"draws": 120, "chains": 2, "thin": 3, "progress": False}
+        whole = infer(MODEL, SEEN, ChEES(warmup=60), **settings)
+        step, calls = KernelProcess.step, []
+
+        def killed(self):
+            calls.append(1)
+            if len(calls) == 301:
+                raise RuntimeError("killed")
+            return step(self)
+
+        monkeypatch.setattr(KernelProcess, "step", killed)
+        for _ in range(2):
+            with contextlib.suppress(RuntimeError):
+                again = infer(MODEL, SEEN, ChEES(warmup=60), store=tmp_path / "run.zarr", **settings)
+        assert 301 < len(calls) < 60 + 360 + 151
+        assert again.posterior.equals(whole.posterior)
+
+    @pytest.mark.parametrize("thin", [0, 1.5, True])
+    def test_no_number(self, thin):
+        with pytest.raises(ValueError, match="thin="):
+            infer(MODEL, SEEN, ChEES(), draws=5, thin=thin, progress=False)
+
+    def test_of_no_chain(self):
+        with pytest.raises(ValueError, match="thin=2: Exact makes no Markov chain; take fewer draws"):
+            infer(MODEL, SEEN, Exact(), draws=5, thin=2, progress=False)
+
+    def test_of_any_model(self):
+        found = sample(model, ChEES(warmup=10), draws=4, chains=2, thin=5, progress=False)
+        assert found.posterior.sizes["draw"] == 4
+
+
+class TestKeep:
+    def test_less(self):
+        for call in (infer, lambda model, seen, *rest, **more: infer_many(model, [seen], *rest, **more)[0]):
+            found = call(MODEL, SEEN, ChEES(warmup=10), draws=4, chains=2, keep=(), progress=False)
+            assert not {"posterior_predictive", "log_likelihood"} & set(found.groups())
+            assert found.posterior["completion"].shape == (2, 4, *SHAPE)
+            assert posterior_mean(found).shape == SHAPE
+            assert len(diagnostics.summary(found))
+
+    def test_what_is_kept_is_the_same(self):
+        settings = {"draws": 4, "chains": 2, "progress": False}
+        whole = infer(MODEL, SEEN, Exact(), **settings)
+        for name in ("posterior_predictive", "log_likelihood"):
+            found = infer(MODEL, SEEN, Exact(), keep=[name], **settings)
+            assert group(found, name).equals(group(whole, name))
+            assert set(whole.groups()) - set(found.groups()) == {"posterior_predictive", "log_likelihood"} - {
+                name
+            }
+
+    def test_takes_less_memory(self):
+        infer(MODEL, SEEN, Exact(), draws=10, chains=4, keep=(), max_memory=4e5, progress=False)
+        with pytest.raises(ValueError, match="GB of memory"):
+            infer(MODEL, SEEN, Exact(), draws=10, chains=4, max_memory=4e5, progress=False)
+
+    @pytest.mark.parametrize("keep", [["posterior"], "log_likelihood", ["completion", "log_likelihood"]])
+    def test_another_name(self, keep):
+        with pytest.raises(
+            ValueError, match="expected some of posterior_predictive, log_likelihood, in a list"
+        ):
+            infer(MODEL, SEEN, Exact(), draws=4, keep=keep, progress=False)

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from posterior_inpainting.inference import catalogue, cli, load
 from posterior_inpainting.inference.cli.pixels import image_named
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import datasets, observations, pretrained
@@ -405,7 +405,7 @@ def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch, tmp_path):
     def full(idata, path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("posterior_inpainting.inference.results.convert.save", full)
+    monkeypatch.setattr("posterior_inpainting.inference.results.containers.save", full)
     code, _, error = run("complete", DIGIT, *SEEN, *FAST, "--out", "out")
     assert code == 2
     assert "No space left on device" in error

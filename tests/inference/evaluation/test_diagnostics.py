@@ -17,7 +17,7 @@ from posterior_inpainting.inference.evaluation.diagnostics import (
     pixel_rhat,
     summary,
 )
-from posterior_inpainting.inference.results.convert import group, to_arviz
+from posterior_inpainting.inference.results.containers import group, to_arviz
 from posterior_inpainting.models import Observation, observations
 
 SHAPE = (3, 4, 5)

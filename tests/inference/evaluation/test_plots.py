@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from synthetic import posterior
 
 from posterior_inpainting.inference import diagnostics, plots, scores
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.models import observations
 
 SHAPES = {"grey": (1, 6, 9), "colour": (3, 6, 9), "two channels": (2, 6, 9)}

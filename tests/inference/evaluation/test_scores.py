@@ -18,7 +18,7 @@ from posterior_inpainting.inference.evaluation.scores import (
     score,
     ssim,
 )
-from posterior_inpainting.inference.results.convert import group
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.models import Observation, observations
 
 ERRORS = 5  # standard errors that an estimate may lie from its expectation

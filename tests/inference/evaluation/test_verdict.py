@@ -21,7 +21,8 @@ from posterior_inpainting.inference import (
 from posterior_inpainting.inference.contract import Draws
 from posterior_inpainting.inference.evaluation.particles_judged import rhat_between_replicates
 from posterior_inpainting.inference.methods.loop import ENDINGS
-from posterior_inpainting.inference.results.convert import latent_groups, to_arviz
+from posterior_inpainting.inference.results.containers import to_arviz
+from posterior_inpainting.inference.results.convert import latent_groups
 from posterior_inpainting.models import LatentCode, Observation, PluralisticTwoPath, observations, pretrained
 from posterior_inpainting.models.networks.pluralistic import PluralisticDecoder, PluralisticEncoder
 
