@@ -50,7 +50,7 @@ from .training.schedule import Schedule
 from .training.train import Training, train
 from .training.train_gan import AdversarialTraining, train_gan
 from .training.two_path import TwoPathObjective
-from .windows import infer_in_windows
+from .drawing_in_windows import infer_in_windows
 
 __all__ = [
     "DPS",

@@ -8,6 +8,7 @@ import types
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,6 @@ def values_of(problem: Problem) -> int:
 
 def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
     """Say what was run, in numbers and words that survive netCDF."""
-    packages = ("torch", "pyro-ppl", "posterior-inpainting")
     model = problem.model
     return {
         "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
@@ -176,9 +176,14 @@ def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, second
         "density": "pseudo-posterior" if problem.abilities.is_pseudo_posterior else "posterior",
         "seed": seed,
         "wall_time_s": seconds,
-        "versions": " ".join(f"{name}={version(name)}" for name in packages),
+        "versions": _versions(),
         **drawn.attrs,
     }
+
+
+@cache
+def _versions() -> str:
+    return " ".join(f"{name}={version(name)}" for name in ("torch", "pyro-ppl", "posterior-inpainting"))
 
 
 def timed_from(start: float, idata):

@@ -10,9 +10,9 @@ from typing import Any
 
 from posterior_inpainting.inference.bars import shown
 from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.drawing_in_windows import infer_in_windows, side_of_pieces
 from posterior_inpainting.inference.execution import timed_from
 from posterior_inpainting.inference.verbs import infer
-from posterior_inpainting.inference.windows import infer_in_windows
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import describe
@@ -106,6 +106,12 @@ class Approach:
             drawn = infer(model, observation, self.method, **settings)
         else:
             drawn = infer_in_windows(
-                self.model_for, observation, self.method, margin=self.margin, least=self.least, **settings
+                self.model_for,
+                observation,
+                self.method,
+                margin=self.margin,
+                least=self.least,
+                side=side_of_pieces(self.method),
+                **settings,
             )
         return timed_from(start, drawn)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from posterior_inpainting.inference.catalogue.approach import Approach, ModelMaker
 from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.drawing_in_windows import side_of_pieces
 from posterior_inpainting.inference.windows import windows
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.images.available_memory import check_memory
@@ -175,7 +176,8 @@ class Entry:
                 f"the image is {rows} x {columns} pixels; {self.name} takes at least {self.least} x {self.least}"
             )
         if self.margin is not None:
-            largest = max(part.pixels for part in windows(observation.mask, self.margin, self.least))
+            side = side_of_pieces(approach.method)
+            largest = max(part.pixels for part in windows(observation.mask, self.margin, self.least, side))
             values = observation.shape[0] * largest * self.bytes_a_value * approach.chains
             kept = observation.image.numel() * approach.draws * approach.chains * _KEPT
             size = f"{len(observation.image)} x {rows} x {columns}"

@@ -1,15 +1,10 @@
-"""Holes completed window by window: the right windows, and the posterior of the whole where windows may be."""
+"""Where holes are completed: each hidden pixel in one window, with its margin."""
 
 import numpy as np
 import pytest
 import torch
 
-from posterior_inpainting.inference import ConditionalDiffusion, Exact, diagnostics
-from posterior_inpainting.inference.results.images_of_posterior import completed_images, posterior_mean
-from posterior_inpainting.inference.verbs import infer
-from posterior_inpainting.inference.windows import infer_in_windows, windows
-from posterior_inpainting.models import GaussianProcess, MixtureField, Observation
-from posterior_inpainting.models.fields import Matern
+from posterior_inpainting.inference.windows import windows
 
 SHAPE = (3, 40, 48)
 
@@ -19,11 +14,6 @@ def holes(*boxes) -> torch.Tensor:
     for top, left, height, width in boxes:
         mask[:, top : top + height, left : left + width] = False
     return mask
-
-
-def field(shape) -> GaussianProcess:
-    """Short correlations, so that pixels beyond a margin say nothing."""
-    return GaussianProcess(Matern(1.5), shape, mean=0.5, covariance=0.04, noise=0.02)
 
 
 class TestWindows:
@@ -55,13 +45,33 @@ class TestWindows:
         with pytest.raises(ValueError, match="margin=-1"):
             windows(holes((2, 3, 4, 4)), margin=-1)
 
+    @pytest.mark.parametrize("side", [0, -3])
+    def test_squares_of_no_size(self, side):
+        with pytest.raises(ValueError, match=f"side={side}"):
+            windows(holes((2, 3, 4, 4)), margin=1, side=side)
+
+    def test_a_scratch_is_cut(self):
+        scratch = torch.ones(1, 200, 300, dtype=torch.bool)
+        scratch[0, range(20, 180), range(40, 200)] = False
+        (whole,) = windows(scratch, margin=8)
+        pieces = windows(scratch, margin=8, side=32)
+        assert whole.pixels == 176**2
+        assert sum(piece.pixels for piece in pieces) < 0.5 * whole.pixels
+        assert {piece.hole for piece in pieces} == {whole.hole}
+
+    def test_what_is_no_cheaper_in_pieces_is_not_cut(self):
+        mask = torch.ones(1, 200, 300, dtype=torch.bool)
+        mask[0, 50:120, 60:130] = False
+        assert len(windows(mask, margin=8, side=32)) == 1
+
+    @pytest.mark.parametrize("side", [None, 1, 5, 12])
     @pytest.mark.parametrize("seed", range(40))
-    def test_every_hidden_pixel_has_one_window_with_its_margin(self, seed):
+    def test_every_hidden_pixel_has_one_window_with_its_margin(self, seed, side):
         random = np.random.default_rng(seed)
         margin, least, share = random.integers(7), random.integers(1, 13), random.uniform(0.001, 0.1)
         mask = torch.from_numpy(random.random(SHAPE[1:]) > share).expand(SHAPE)
         owners = np.zeros(SHAPE[1:], int)
-        for window in windows(mask, margin, least):
+        for window in windows(mask, margin, least, side):
             owners[window.rows, window.columns] += window.own
             assert window.own.any()
             for row, column in np.argwhere(window.own & ~mask[0, window.rows, window.columns].numpy()):
@@ -73,80 +83,3 @@ class TestWindows:
                     assert part.stop - part.start - 1 - place >= min(margin, extent - 1 - part.start - place)
         assert owners.max(initial=0) <= 1
         assert (owners[~mask[0].numpy()] == 1).all()
-
-
-class TestInferInWindows:
-    @pytest.fixture
-    def seen(self):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            image = field(SHAPE)().clamp(0, 1)
-        return Observation(image, holes((4, 4, 5, 5), (25, 30, 6, 6)))
-
-    def test_is_the_posterior_of_the_whole(self, seen):
-        settings = {"draws": 2000, "chains": 1, "progress": False}
-        ours = infer_in_windows(lambda part: field(part.shape), seen, Exact(), margin=8, **settings)
-        whole = infer(field(SHAPE), seen, Exact(), **settings)
-        assert ours.attrs["windows"] == 2
-        hidden = ~seen.mask.numpy()
-        mine, other = (each.posterior["completion"].to_numpy()[0][:, hidden] for each in (ours, whole))
-        error = np.sqrt((mine.var(0) + other.var(0)) / 2000)
-        assert (np.abs(mine.mean(0) - other.mean(0)) < 5 * error).all()
-        assert np.abs(np.log(mine.std(0) / other.std(0))).max() < 5 * np.sqrt(1 / 2000)
-        # Pixels of one hole go together, as they do in the whole.
-        assert np.abs(np.corrcoef(mine.T) - np.corrcoef(other.T)).max() < 5 * np.sqrt(2 / 2000)
-
-    def test_far_from_holes_is_what_was_seen(self, seen):
-        found = infer_in_windows(
-            lambda part: field(part.shape), seen, Exact(), margin=4, draws=3, chains=2, progress=False
-        )
-        completion = found.posterior["completion"].to_numpy()
-        assert completion.shape == (2, 3, *SHAPE)
-        assert (completion[..., 15:20, :] == seen.image.numpy()[:, 15:20]).all()
-        image = found.posterior_predictive["image"].to_numpy()
-        assert (image[..., 15:20, :] == seen.image.numpy()[:, 15:20]).all()
-        assert (completed_images(found)[..., seen.mask] == seen.image[seen.mask].numpy()).all()
-        assert diagnostics.summary(found)["draws"] == 6
-
-    def test_expectations_are_put_together_too(self, seen):
-        """A diffusion keeps, beside each draw, the mean of what it could have become: of every window."""
-        images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        two = Observation(seen.image, holes((10, 10, 3, 3), (30, 35, 3, 3)))
-
-        def fitted(part):
-            return MixtureField.fit(images.repeat_interleave(20, 0), components=1, noise=0.05)
-
-        found = infer_in_windows(
-            fitted, two, ConditionalDiffusion(20), margin=2, least=8, draws=6, chains=1, progress=False
-        )
-        assert found.attrs["windows"] == 2
-        expected = found.sample_stats["expected_completion"].to_numpy()
-        hidden = ~two.mask.numpy()
-        assert (expected[..., 20:24, :] == seen.image.numpy()[:, 20:24]).all()
-        assert (expected.std((0, 1))[hidden] > 0).all()
-        assert np.allclose(posterior_mean(found), expected.mean((0, 1)), atol=1e-6)
-
-    def test_the_seed_is_the_whole_of_chance(self, seen):
-        def drawn(seed):
-            return infer_in_windows(
-                lambda part: field(part.shape),
-                seen,
-                Exact(),
-                margin=4,
-                draws=3,
-                chains=1,
-                seed=seed,
-                progress=False,
-            ).posterior["completion"]
-
-        assert drawn(1).equals(drawn(1))
-        assert not drawn(1).equals(drawn(2))
-
-    def test_a_window_that_is_the_image_is_infer(self, seen):
-        wide = Observation(seen.image, holes((0, 0, 40, 40)))
-        settings = {"draws": 3, "chains": 1, "seed": 4, "progress": False}
-        ours = infer_in_windows(lambda part: field(part.shape), wide, Exact(), margin=8, **settings)
-        assert ours.posterior["completion"].equals(
-            infer(field(SHAPE), wide, Exact(), **settings).posterior["completion"]
-        )
-        assert "log_likelihood" in ours

@@ -14,6 +14,7 @@ ORDER = (
     ("execution",),
     ("verbs",),
     ("windows",),
+    ("drawing_in_windows",),
     ("evaluation",),
     ("training",),
     ("catalogue",),
