@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types notebooks bench bench-models bench-photographs compare architectures train clean
+.PHONY: help demo test test-all test-arviz1 lint types notebooks bench bench-models bench-photographs compare architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -31,6 +31,18 @@ test: $(VENV)/installed-dev  ## run the tests, but for those marked long
 
 test-all: $(VENV)/installed-dev  ## run all tests: what CI calls
 	$(ONE) $(BIN)/python -m pytest -n 2 -q --durations=30
+
+# Without its dependencies, all of which are there, and whatever Python it asks for: it runs on 3.11 as well.
+build/arviz1/installed: constraints-arviz1.txt $(VENV)/installed-dev
+	rm -rf $(@D)
+	$(PIP) install -q --no-deps --ignore-requires-python --target $(@D) -r $<
+	touch $@
+
+test-arviz1: build/arviz1/installed  ## run the tests of results, plots and two notebooks against ArviZ 1
+	PYTHONPATH=$(CURDIR)/build/arviz1 $(ONE) $(BIN)/python -m pytest -n 2 -q -m "not long" \
+		tests/inference/results tests/inference/evaluation
+	PYTHONPATH=$(CURDIR)/build/arviz1 $(ONE) $(BIN)/python -m pytest -n 2 -q tests/package/test_notebooks.py \
+		-k "test_runs and (01_ or 04_)"
 
 lint: $(VENV)/installed-dev types  ## check style and types
 	$(BIN)/ruff check .

@@ -34,7 +34,7 @@ from .methods.two_stage import TwoStage
 from .methods.variational import Variational
 from .results.blending import blend
 from .results.containers import load, save
-from .results.images_of_posterior import completed_images, posterior_mean
+from .results.images_of_posterior import completed_images, posterior_mean, seen_pixels
 from .results.recover import recover
 from .training.adversarial_losses import R1, WassersteinGP
 from .training.bayes_by_backprop import BayesByBackprop
@@ -121,6 +121,7 @@ __all__ = [
     "save",
     "score_real",
     "scores",
+    "seen_pixels",
     "step_doubling",
     "train",
     "train_gan",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.shapes import Image, Mask, check_image, seen_part
+from posterior_inpainting.models.shapes import Image, Mask, check_image, refuse_eight_bits, seen_part
 
 __all__ = ["EmpiricalPrior"]
 
@@ -59,6 +59,7 @@ class EmpiricalPrior(ImageModel):
     def __init__(self, images: Image, noise: float = 0.1, nearest: int | None = None):
         super().__init__()
         check_image(images)
+        refuse_eight_bits(images)
         if images.dim() != 4 or len(images) == 0:
             raise ValueError(
                 f"images has shape {tuple(images.shape)}; expected (n, channel, row, column), n > 0"

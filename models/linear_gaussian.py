@@ -21,7 +21,7 @@ from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.densities.normal_pixels import NormalPixels
 from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.networks.decoder import Restricted
-from posterior_inpainting.models.shapes import Image, Mask, check_image, seen_part
+from posterior_inpainting.models.shapes import Image, Mask, check_image, refuse_eight_bits, seen_part
 
 __all__ = ["LinearGaussian"]
 
@@ -85,6 +85,7 @@ class LinearGaussian(ImageModel):
             Number of components, below both n and the number of pixels.
         """
         check_image(images)
+        refuse_eight_bits(images)
         flat = images.flatten(1).double()
         n, pixels = flat.shape
         if not 1 <= latent < min(n, pixels):

@@ -24,7 +24,15 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_image, check_shape, seen_part
+from posterior_inpainting.models.shapes import (
+    Image,
+    ImageShape,
+    Mask,
+    check_image,
+    check_shape,
+    refuse_eight_bits,
+    seen_part,
+)
 
 __all__ = ["MixtureDenoising", "MixtureField"]
 
@@ -108,6 +116,7 @@ class MixtureField(ImageModel):
         from sklearn.mixture import GaussianMixture
 
         check_image(images)
+        refuse_eight_bits(images)
         flat = images.flatten(1).double()
         floor = float(flat.std()) / 20
         found = GaussianMixture(components, reg_covar=floor**2, random_state=seed).fit(flat.numpy())

@@ -36,6 +36,7 @@ __all__ = [
     "check_support",
     "check_values",
     "describe",
+    "refuse_eight_bits",
     "seen_mask",
     "seen_part",
 ]
@@ -117,6 +118,18 @@ def check_values(image: Image, name: str, slack: float = 0.0) -> None:
         eight_bits = low >= 0 and 2 < high <= 255
         remedy = "divide by 255" if eight_bits else "clamp them (in Python, any_values=True takes them)"
         raise InputError(f"{name} run from {low:.3g} to {high:.3g}; expected [0, 1]: {remedy}")
+
+
+def refuse_eight_bits(images: Image) -> None:
+    """Raise ``ValueError`` for images to learn from whose values run to 255; others may be those of any data.
+
+    >>> refuse_eight_bits(torch.tensor([0.0, 255.0]))
+    Traceback (most recent call last):
+    ...
+    posterior_inpainting...: images run from 0 to 255; expected [0, 1]: divide by 255
+    """
+    if images.numel() and images.min() >= 0 and 2 < images.max() <= 255:
+        check_values(images, "images")
 
 
 def check_shape(shape: ImageShape) -> ImageShape:

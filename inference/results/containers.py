@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-__all__ = ["check_room", "group", "load", "save", "to_arviz"]
+__all__ = ["check_room", "group", "group_names", "load", "save", "to_arviz"]
 
 
 def to_arviz(groups: dict[str, xr.Dataset], attrs: dict[str, Any]):
@@ -48,17 +48,22 @@ def group(idata, name: str) -> xr.Dataset:
 
     Raises ``ValueError`` where it is missing, naming the groups that are there.
     """
-    names = list(idata.groups()) if callable(idata.groups) else [path.strip("/") for path in idata.groups]
+    names = group_names(idata)
     if name not in names:
-        raise ValueError(f"no group {name!r}; there are {', '.join(n for n in names if n)}")
+        raise ValueError(f"no group {name!r}; there are {', '.join(names)}")
     found = idata[name]
     return found.to_dataset() if isinstance(found, xr.DataTree) else found
 
 
+def group_names(idata) -> list[str]:
+    """Return the names of the groups of either container."""
+    found = idata.groups() if callable(idata.groups) else idata.groups
+    return [name.strip("/") for name in found if name != "/"]
+
+
 def save(idata, path) -> None:
     """Write either container as netCDF; an ``OSError`` where there is no room for it."""
-    names = idata.groups() if callable(idata.groups) else [one for one in idata.groups if one != "/"]
-    check_room(path, *(group(idata, name.strip("/")) for name in names))
+    check_room(path, *(group(idata, name) for name in group_names(idata)))
     if isinstance(idata, xr.DataTree):
         idata.to_netcdf(path, engine="h5netcdf")
     else:
@@ -105,10 +110,10 @@ def _attribute(name: str, value: Any) -> int | float | str:
 def _inference_data():
     """Return the ``InferenceData`` class of ArviZ 0.x, or ``None`` where ArviZ 1 is installed.
 
-    ArviZ 1 keeps the name for what is a ``DataTree``.
+    The version is asked, as ArviZ 1 keeps the name, with a warning, for what is a ``DataTree``.
     """
     try:
-        found = getattr(importlib.import_module("arviz"), "InferenceData", None)
+        arviz = importlib.import_module("arviz")
     except ImportError:
         return None
-    return None if isinstance(found, type) and issubclass(found, xr.DataTree) else found
+    return arviz.InferenceData if arviz.__version__.startswith("0.") else None

@@ -38,6 +38,10 @@ _GROUPS = ("posterior", "posterior_predictive", "log_likelihood")
 EXPECTED = "expected_completion"
 
 
+#: Of single precision, with a few to differ in.
+_LAST_DIGITS = 3e-6
+
+
 def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Dataset]:
     """Return the groups ``posterior`` (latents of at most ``small`` elements) and ``sample_stats``.
 
@@ -102,7 +106,8 @@ def image_groups(
     if "posterior_predictive" in keep:
         groups["posterior_predictive"] = _dataset({"image": (dims, pixels["posterior_predictive"])})
     if "log_likelihood" in keep:
-        of_seen = {"image": (("chain", "draw", "pixel"), pixels["log_likelihood"])}
+        likelihoods = _never_constant(pixels["log_likelihood"], streams)
+        of_seen = {"image": (("chain", "draw", "pixel"), likelihoods)}
         seen = _array(observation.mask.flatten().nonzero().flatten())
         groups["log_likelihood"] = _dataset(of_seen, {"pixel": seen})
     observed = torch.where(observation.mask, observation.image, torch.nan)
@@ -167,6 +172,20 @@ def _of_all_draws(
                     arrays[name] = np.empty((count, *values.shape[1:]), values.dtype)
                 arrays[name][start : start + chunk] = values
     return {name: array.reshape(chains, draws, *array.shape[1:]) for name, array in arrays.items()}
+
+
+def _never_constant(log_likelihood: np.ndarray, streams: Streams) -> np.ndarray:
+    """Return log likelihoods ``(chain, draw, pixel)`` that differ in their last digits where they would not at all.
+
+    A pixel of which the latents say nothing, such as a corner that is black in all images, has one likelihood whatever
+    is drawn, and ArviZ 1 raises for importance weights that are all the same.
+    """
+    constant = np.ptp(log_likelihood, (0, 1)) == 0
+    if constant.any() and log_likelihood[..., 0].size > 1:
+        digits = streams.numpy("last digits").standard_normal((*log_likelihood.shape[:2], constant.sum()))
+        size = _LAST_DIGITS * np.maximum(1, np.abs(log_likelihood[0, 0, constant]))
+        log_likelihood[..., constant] += (size * digits).astype(log_likelihood.dtype)
+    return log_likelihood
 
 
 def _check(drawn: Draws) -> None:

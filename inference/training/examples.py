@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from posterior_inpainting.models.shapes import Image, Mask, check_image
+from posterior_inpainting.models.shapes import Image, Mask, check_image, refuse_eight_bits
 
 __all__ = ["Examples"]
 
@@ -46,6 +46,7 @@ class Examples:
         data, targets = self.data, self.targets
         if targets is None:
             check_image(data, model.image_shape)  # type: ignore[attr-defined]
+            refuse_eight_bits(data)
             if data.dim() != 4 or len(data) == 0:
                 raise ValueError(
                     f"data has shape {tuple(data.shape)}; expected (n, channel, row, column) with n > 0"

@@ -24,7 +24,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.optimum import climb
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode
-from posterior_inpainting.models.shapes import Code, Image, check_image, describe
+from posterior_inpainting.models.shapes import Code, Image, check_image, describe, refuse_eight_bits
 
 __all__ = ["FittedNoise", "Projection", "fit_noise", "project"]
 
@@ -171,6 +171,7 @@ def fit_noise(
 
 def _check(generator: Any, images: Image, floor: float, rounds: int) -> None:
     check_image(images, generator.image_shape)
+    refuse_eight_bits(images)
     if images.dim() != 4 or len(images) < 2:
         raise ValueError(f"images is {describe(images)}; expected at least 2 as (n, channel, row, column)")
     if floor <= 0 or rounds < 1:

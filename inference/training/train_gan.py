@@ -21,7 +21,7 @@ from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.adversarial_losses import LOSSES, AdversarialLoss
 from posterior_inpainting.inference.training.moving_average import MovingAverage
 from posterior_inpainting.inference.training.schedule import Schedule
-from posterior_inpainting.models.shapes import Image, check_image, describe
+from posterior_inpainting.models.shapes import Image, check_image, describe, refuse_eight_bits
 
 __all__ = ["AdversarialTraining", "train_gan"]
 
@@ -219,6 +219,7 @@ def _rule(loss: str | AdversarialLoss) -> AdversarialLoss:
 
 def _check_networks(generator: Any, discriminator: Any, images: Image, rule: AdversarialLoss) -> None:
     check_image(images, generator.image_shape)
+    refuse_eight_bits(images)
     if images.dim() != 4 or len(images) == 0:
         raise ValueError(f"images is {describe(images)}; expected (n, channel, row, column) with n > 0")
     if not bool(images.isfinite().all()):
