@@ -1,7 +1,12 @@
-"""Progress bars: redrawn in place before eyes, a line at a time where they are read later."""
+"""Progress bars: redrawn in place before eyes, a line at a time where they are read later.
+
+In a notebook a bar is a line of text that is gone when it is done: without ipywidgets, and nothing of it is saved.
+"""
 
 from __future__ import annotations
 
+import html
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import tqdm.auto
+import tqdm.std
 
 __all__ = ["are_shown", "progress_bar", "shown"]
 
@@ -54,8 +59,10 @@ def progress_bar(*args: Any, **settings: Any) -> tqdm.std.tqdm:
     ...     for _ in range(3):
     ...         _ = bar.update()
     """
-    if sys.stderr.isatty() or _in_a_notebook():
-        return tqdm.auto.tqdm(*args, **settings)
+    if _in_a_notebook():
+        return _InPlace(*args, **settings)
+    if sys.stderr.isatty():
+        return tqdm.std.tqdm(*args, **settings)
     return _Lines(*args, **settings)
 
 
@@ -63,6 +70,36 @@ def _in_a_notebook() -> bool:
     """Whether this process is a notebook's; one may have imported what a notebook needs, and be none."""
     kernel = sys.modules.get("ipykernel.kernelapp")
     return kernel is not None and kernel.IPKernelApp.initialized()
+
+
+class _InPlace(tqdm.std.tqdm):
+    """A bar that is an output of a notebook's cell, and empty in the end."""
+
+    disable: bool
+    _output: Any = None
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **({"ncols": 100} | settings | {"file": io.StringIO(), "mininterval": 0.5}))
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Write the state over the one before it."""
+        self._show(html.escape(str(self) if msg is None else msg))
+        return True
+
+    def close(self) -> None:
+        """Leave nothing."""
+        if not self.disable:
+            self._show("")
+        self.disable = True
+
+    def _show(self, text: str) -> None:
+        from IPython.display import HTML, display
+
+        shown = HTML(text and f"<pre>{text}</pre>")
+        if self._output is None:
+            self._output = display(shown, display_id=True)
+        else:
+            self._output.update(shown)
 
 
 class _Lines(tqdm.std.tqdm):

@@ -88,3 +88,31 @@ def test_is_committed_as_it_ran(path):
     assert not [output.text for output in outputs if output.output_type == "stream"], "warnings or prints"
     assert len(pictures(notebook)) >= 5
     assert path.stat().st_size < 1.5e6
+
+
+CELL = """
+import time
+from posterior_inpainting.inference.bars import progress_bar
+for _ in progress_bar(range(4), desc="counting <slowly>"):
+    time.sleep(0.6)
+"""
+
+
+def test_a_bar_is_gone_when_it_is_done(kernel, tmp_path):
+    """Each state is an update of one output, which is empty in the end; nothing asks for widgets."""
+    said = []
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, msg, cell, cell_index):
+            if msg["msg_type"] in ("display_data", "update_display_data"):
+                said.append(msg["content"]["data"]["text/html"])
+            return super().process_message(msg, cell, cell_index)
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    Client(notebook, kernel_name=kernel, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert "counting &lt;slowly&gt;:   0%" in said[0]
+    assert "50%" in "".join(said)
+    assert said[-1] == ""
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert output.data["text/html"] == ""
