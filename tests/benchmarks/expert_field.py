@@ -160,8 +160,8 @@ NUTS_NOTE = """\
 The 8 x 8 pixels in the middle of 16 x 16 are hidden. Differences are over their Monte Carlo errors, root mean square
 over the 192 hidden values: about 1 where both draw from one law. Squares are of deviations from NUTS's means."""
 SBC_NOTE = """\
-Truths are draws of the prior, five of a chain, 20 sweeps apart; a square is hidden, and the truth is ranked among 32 draws
-of its posterior: 8 of each of 4 chains, after 16 sweeps and 3 apart."""
+Truths are draws of the prior, five of a chain, 20 sweeps apart; a square is hidden, and the truth is ranked among 32
+draws of its posterior: 8 of each of 4 chains, after 16 sweeps and 3 apart."""
 MARGINALS_NOTE = """\
 Standard deviation and kurtosis, means over filters, of 16 x 16 patches of the test photographs and of draws of the
 prior."""
