@@ -25,7 +25,7 @@ from posterior_inpainting.models.observations import Observation
 __all__ = ["infer_in_windows", "side_of_pieces"]
 
 #: Pixels a side of the squares into which long holes are cut, where the method draws for many images at once.
-_SIDE = 64
+_SIDE = 128
 _SUMMED = ("lp", "log_likelihood_of_seen", "log_weight", "energy")
 _DIMS = ("chain", "draw", *IMAGE_DIMS)
 #: Group and name of what is an image a draw; the last is of some methods only.
