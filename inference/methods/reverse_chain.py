@@ -125,10 +125,8 @@ class _Chains(Process):
         self.levels = noise_levels(method.steps, reverse.highest, reverse.lowest).to(density.like)
         groups = density.groups or 1
         self.count = groups * count
-        # One row where all share it, which a denoiser may profit from; else every posterior's rows one after another.
         self.target, self.seen = (
-            part.expand(groups, 1 if groups == 1 else count, -1).reshape(-1, *reverse.image_shape)
-            for part in (density.target, density.seen)
+            _rows(part, count).reshape(-1, *reverse.image_shape) for part in (density.target, density.seen)
         )
 
     @property
@@ -183,3 +181,13 @@ class _Chains(Process):
         self._generator.set_state(state["generator"])
         self.density.gradients = state["gradients"]
         spend(state["gradients"])
+
+
+def _rows(part: Tensor, count: int) -> Tensor:
+    """Return one row where all posteriors ``(group, 1, value)`` share it, else that of each, ``count`` times.
+
+    A denoiser profits from one mask: what it makes of the noise levels alone is then the same for all images.
+    """
+    if bool((part == part[:1]).all()):
+        return part[:1]
+    return part.expand(-1, count, -1).flatten(0, 1)
