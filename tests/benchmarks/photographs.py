@@ -157,7 +157,9 @@ NOTE = f"""\
 Hidden pixels only, {DRAWS} draws. CRPS is the fair one; of the biharmonic fill, which claims no doubt, it is the mean
 absolute error. The 95 % of {DRAWS} draws is of their ranks, with chance at ties. *Gradients*: how far the law of
 differences of hidden neighbours is from the truth's (Wasserstein's distance over their mean size), 0 where a draw is as
-rough as the photograph. Seconds of one core for all draws; GB the most that a process had, torch among them."""
+rough as the photograph. Seconds of one core for all draws, most of them beside other work, which makes them about half
+as long again; GB the most that a process had, torch among them. *Pictures*: how many of the 8 (32 with their masks) are
+done."""
 
 if __name__ == "__main__":
     main()
