@@ -158,7 +158,8 @@ def _of_all_draws(
 ) -> dict[str, np.ndarray]:
     """Fill an array ``(chain, draw, ...)`` a group, made once, with the pixels of some draws at a time."""
     chains, draws = next(iter(latents.values())).shape[:2]
-    nesting, count = plate_nesting(problem), chains * draws
+    # Only a model that makes completions of its latents is run, which for a reverse diffusion takes as long as a draw.
+    nesting, count = 0 if "completion" in latents else plate_nesting(problem), chains * draws
     flat = {name: value.flatten(0, 1) for name, value in latents.items()}
     chunk = max(1, min(_CHUNK, _PIXELS // observation.image.numel()))
     arrays: dict[str, np.ndarray] = {}

@@ -19,13 +19,20 @@ from posterior_inpainting.inference import (
     Variational,
     infer,
 )
-from posterior_inpainting.inference.contract import Draws, Problem
+from posterior_inpainting.inference.contract import Draws, Plan, Problem
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, observations, pretrained
+from posterior_inpainting.models import (
+    LatentCode,
+    LinearGaussian,
+    MixtureField,
+    Observation,
+    observations,
+    pretrained,
+)
 
 SHAPE = (1, 8, 8)
 CHAINS, DRAWS = 2, 30
@@ -264,12 +271,22 @@ def test_a_model_says_what_is_kept_and_the_law_of_it(seen):
     np.testing.assert_allclose(hidden, np.broadcast_to(model.mean[~seen.mask], hidden.shape), atol=1e-4)
 
 
+def test_a_model_whose_draws_are_completions_is_not_run_for_them(seen, monkeypatch):
+    """Of a reverse diffusion a run takes as long as a draw."""
+    images = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
+    model = MixtureField.fit(images, components=1)
+    drawn = Exact().run(Problem(model, (seen.image, seen.mask)), Plan(5, 2))
+    monkeypatch.setattr(MixtureField, "forward", lambda *_: pytest.fail("it was run"))
+    groups = convert.image_groups(drawn, Problem(model, (seen.image, seen.mask)), seen, Streams(0))
+    assert groups["posterior"]["completion"].shape == (2, 5, *SHAPE)
+
+
 def test_groups_are_made_in_little_more_memory_than_they_take():
     """A subprocess builds the groups of 200 MB and measures its peak: no second copy of them."""
     script = textwrap.dedent(
         """
         import resource, torch
-        from posterior_inpainting.inference.contract import Draws, Problem
+        from posterior_inpainting.inference.contract import Draws, Plan, Problem
         from posterior_inpainting.inference.results import convert
         from posterior_inpainting.inference.streams import Streams
         from posterior_inpainting.models import LinearGaussian, Observation, observations
