@@ -4,6 +4,7 @@ from . import catalogue
 from .catalogue.approach import Approach
 from .comparison.compare import compare
 from .contract import Draws, Method, Plan, Problem
+from .drawing_in_windows import infer_in_windows
 from .evaluation import calibration_plots, diagnostics, plots, scores
 from .evaluation.calibration import Calibration, calibrate
 from .evaluation.early_stopping import early_stopping, early_stopping_plot
@@ -50,7 +51,6 @@ from .training.schedule import Schedule
 from .training.train import Training, train
 from .training.train_gan import AdversarialTraining, train_gan
 from .training.two_path import TwoPathObjective
-from .drawing_in_windows import infer_in_windows
 
 __all__ = [
     "DPS",

@@ -72,6 +72,11 @@ def infer_in_windows(
         others averaged over the windows). Away from the holes a completion is what was seen, and there is no
         ``log_likelihood``. ``attrs["windows"]`` is their number.
 
+    Raises
+    ------
+    ValueError
+        For a ``side`` with a method that draws from one posterior at a time.
+
     Examples
     --------
     >>> from posterior_inpainting.inference import Exact
@@ -84,6 +89,10 @@ def infer_in_windows(
     >>> tuple(posterior.posterior["completion"].shape), posterior.attrs["windows"]
     ((1, 5, 1, 32, 32), 1)
     """
+    if side is not None and not method.runs_together:
+        raise ValueError(
+            f"side={side}: {method.label} draws from one posterior at a time, and cannot draw pieces"
+        )
     start = time.perf_counter()
     places, streams = windows(observation.mask, margin, least, side), Streams(seed)
     whole = len(places) == 1 and places[0].own.shape == observation.shape[1:]
@@ -167,6 +176,7 @@ def _drawn(
         found = infer_many(model, seen, method, draws=1, chains=1, seed=seed, progress=False)
 
     def joined(name: str, variable: str) -> np.ndarray:
+        """Put the draws of one variable together."""
         values = np.concatenate([group(one, name)[variable].to_numpy().copy() for one in found], 1)
         return values.reshape(chains, draws, *values.shape[2:])
 

@@ -23,6 +23,7 @@ from posterior_inpainting.inference.density.traced_density import run_unvalidate
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
 from posterior_inpainting.inference.methods.ranges import check_ranges
 from posterior_inpainting.inference.results.containers import to_arviz
+from posterior_inpainting.inference.results.convert import KEPT
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
@@ -31,7 +32,6 @@ from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import describe
 
 __all__ = [
-    "KEPT",
     "attributes",
     "callers_state_kept",
     "check_kept",
@@ -43,10 +43,6 @@ __all__ = [
     "values_of",
     "with_efficiency",
 ]
-
-
-#: Groups of an image's posterior that need not be kept; most of the memory of a result is theirs.
-KEPT = ("posterior_predictive", "log_likelihood")
 
 
 def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:

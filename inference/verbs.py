@@ -12,7 +12,6 @@ import torch
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.execution import (
-    KEPT,
     attributes,
     callers_state_kept,
     check_kept,
@@ -24,6 +23,7 @@ from posterior_inpainting.inference.execution import (
     with_efficiency,
 )
 from posterior_inpainting.inference.results import convert
+from posterior_inpainting.inference.results.convert import KEPT
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation

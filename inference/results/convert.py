@@ -20,6 +20,7 @@ from posterior_inpainting.models.observations import Observation
 
 __all__ = [
     "EXPECTED",
+    "KEPT",
     "IMAGE_DIMS",
     "image_groups",
     "latent_groups",
@@ -27,13 +28,15 @@ __all__ = [
     "pixels_of_draws",
 ]
 
+#: Groups of an image's posterior that need not be kept; most of the memory of a result is theirs.
+KEPT = ("posterior_predictive", "log_likelihood")
 IMAGE_DIMS = ("channel", "row", "column")
 #: Draws, and pixels of draws, that go through a model at a time: what a decoder makes of them on the way is larger.
 _CHUNK, _PIXELS = 512, 2**20
 #: What is kept of a draw, instead of too many latents, to give the law of its pixels again.
 _LAW = ("completion", "scale")
 #: Where the completions, the replicates and the likelihoods of draws are kept.
-_GROUPS = ("posterior", "posterior_predictive", "log_likelihood")
+_GROUPS = ("posterior", *KEPT)
 #: The statistic that is an image a draw, see ``Draws``.
 EXPECTED = "expected_completion"
 
@@ -65,7 +68,7 @@ def image_groups(
     problem: Problem,
     observation: Observation,
     streams: Streams,
-    keep: Collection[str] = ("posterior_predictive", "log_likelihood"),
+    keep: Collection[str] = KEPT,
 ) -> dict[str, xr.Dataset]:
     """Run the model forward for every draw; return every group of an image's posterior.
 

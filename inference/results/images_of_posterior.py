@@ -95,7 +95,7 @@ def seen_pixels(idata):
     mask = groups["constant_data"]["mask"].to_numpy().reshape(-1)
     pixel = np.flatnonzero(mask)
     for name in ("posterior_predictive", "observed_data"):
-        image = groups[name]["image"]
+        image = group(idata, name)["image"]
         kept = image.to_numpy().reshape(*image.shape[:-3], -1)[..., mask]
         dims = (*image.dims[:-3], "pixel")
         coords = {dim: image.coords[dim].to_numpy() for dim in dims[:-1]} | {"pixel": pixel}

@@ -199,3 +199,7 @@ class TestInferInWindows:
             infer(field(SHAPE), wide, Exact(), **settings).posterior["completion"]
         )
         assert "log_likelihood" in ours
+
+    def test_pieces_by_a_method_that_draws_for_one_image(self, seen):
+        with pytest.raises(ValueError, match="side=8: Exact draws from one posterior at a time"):
+            infer_in_windows(any_field, seen, Exact(), margin=2, side=8, draws=2, chains=1, progress=False)

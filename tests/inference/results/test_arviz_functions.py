@@ -95,3 +95,10 @@ def test_seen_pixels_are_the_seen_ones(posteriors):
         np.testing.assert_array_equal(one.to_numpy(), all_pixels.to_numpy()[..., mask])
         np.testing.assert_array_equal(one.coords["pixel"], group(whole, "log_likelihood").coords["pixel"])
     assert group(ours, "posterior").equals(group(whole, "posterior"))
+
+
+def test_seen_pixels_of_what_was_not_kept(digits):
+    seen = Observation(digits[3], observations.half((1, 8, 8), hide="bottom"))
+    model = LinearGaussian.fit(digits, latent=2)
+    with pytest.raises(ValueError, match="no group 'posterior_predictive'"):
+        seen_pixels(infer(model, seen, Exact(), draws=5, chains=1, keep=(), progress=False))
