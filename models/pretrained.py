@@ -1,8 +1,9 @@
 """Bundled networks: trained on public images, loaded without pickle and checked by digest.
 
 Each set is a few safetensors files in ``networks/weights``, one a part (a decoder and its encoder, say) in half
-precision, a line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was trained and how good it is.
-Where the weights are random, those files are their means and another has their standard deviations.
+precision or, where it is large, in 8 bits, a line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was
+trained and how good it is. Where the weights are random, those files are their means and another has their standard
+deviations.
 """
 
 from __future__ import annotations
@@ -184,9 +185,13 @@ def words(name: str | Path, part: str) -> dict[str, str]:
 
 
 def save_parts(
-    folder: str | Path, stem: str, parts: Mapping[str, Any], words: Mapping[str, str] | None = None
+    folder: str | Path,
+    stem: str,
+    parts: Mapping[str, Any],
+    words: Mapping[str, str] | None = None,
+    bits: int = 16,
 ) -> None:
-    """Write networks in half precision, or standard deviations in 8 bits, with digests, for :func:`load_parts`.
+    """Write networks in half precision or 8 bits, standard deviations in 8 bits, with digests, for :func:`load_parts`.
 
     Parameters
     ----------
@@ -196,6 +201,8 @@ def save_parts(
         Part -> network of ``models.networks`` with a ``configuration()``, or path -> tensor.
     words
         What else is to be known of the networks, written beside each of them; :func:`words` reads it.
+    bits
+        Of a weight, 16 or 8; see ``weight_files``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +216,7 @@ def save_parts(
         state = {k: v for k, v in content.state_dict().items() if not k.startswith(carried)}
         configuration: Any = content.configuration
         description = {"network": type(content).__name__, "configuration": json.dumps(configuration())}
-        write_tensors(path, state, {**(words or {}), **description})
+        write_tensors(path, state, {**(words or {}), **description}, bits=bits)
 
 
 def card(name: str) -> str:

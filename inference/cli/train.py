@@ -17,7 +17,8 @@ def train(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder of checkpoints; after a kill the same command goes on.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder with the data set's IDX files.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder with the data set's files.")] = None,
+    device: Annotated[str, typer.Option(help="Where to train denoisers: cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a bundled prior by its recipe and write its weights and card."""
     from posterior_inpainting.inference.recipes import train_bundled
@@ -25,4 +26,4 @@ def train(
     check_folder(out)
     if checkpoints is not None:
         check_folder(checkpoints, "--checkpoints")
-    typer.echo(train_bundled(name, out, root, checkpoints=checkpoints))
+    typer.echo(train_bundled(name, out, root, checkpoints=checkpoints, device=device))

@@ -36,6 +36,7 @@ def train_bundled(
     root: str | Path | None = None,
     progress: bool = True,
     checkpoints: str | Path | None = None,
+    device: str = "cpu",
 ) -> str:
     """Train what is bundled under a name by its recipe, write its files and its card, and return the card.
 
@@ -43,7 +44,7 @@ def train_bundled(
     ----------
     name
         A key of ``RECIPES``.
-    out, root, progress, checkpoints
+    out, root, progress, checkpoints, device
         As for :func:`train_recipe`.
 
     Raises
@@ -53,4 +54,4 @@ def train_bundled(
     """
     if name not in RECIPES:
         raise ValueError(f"unknown bundled set {name!r}; there are recipes for {', '.join(RECIPES)}")
-    return train_recipe(name, RECIPES[name], out, root, progress, checkpoints)
+    return train_recipe(name, RECIPES[name], out, root, progress, checkpoints, device)

@@ -9,25 +9,26 @@ from typing import Any, ClassVar
 import torch
 
 from posterior_inpainting.inference.recipes.model_card import figures_table
-from posterior_inpainting.inference.recipes.patches import attribution, varied_patches
+from posterior_inpainting.inference.recipes.patches import FreshPatches, attribution
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
 from posterior_inpainting.inference.training.denoising_score_matching import (
     DenoisingScoreMatching,
     FillLikelihood,
 )
+from posterior_inpainting.inference.training.examples import Examples
 from posterior_inpainting.inference.training.loss import Loss
 from posterior_inpainting.inference.training.schedule import Schedule
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import DiffusionPrior, observations, pretrained
 from posterior_inpainting.models.networks import Denoiser
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["DIFFUSION_RECIPES", "DenoiserRecipe", "Further", "denoising_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Further:
-    """A training that begins with the averaged weights of the one before it, and with other patches.
+    """A training that begins with the averaged weights of the one before it.
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ class DenoiserRecipe(DatasetRecipe):
         As for ``Denoiser``; its centre and spread are those of the training images, and its size unless there are
         patches.
     patches
-        Side and number of the patches that it is trained on, for images of any size; ``None`` for whole images.
+        Side of the patches that it is trained on, for images of any size, and how many are cut an epoch; ``None`` for
+        whole images.
     mean_log_level, sd_log_level, whole, evenness
         As for ``DenoisingScoreMatching``.
     further
@@ -65,11 +67,14 @@ class DenoiserRecipe(DatasetRecipe):
         How many images the pyramid's fill is learnt from, before the network, and at which learning rate.
     averaging
         As for ``Schedule``.
+    bits
+        In which a weight is stored, 8 or 16.
     limits, remark
         Of the card: what it is not good at, and whose images these are.
     """
 
     leave_out: ClassVar[tuple[str, ...]] = ("limits", "remark")
+    follows_images: ClassVar[bool] = True
 
     features: tuple[int, ...] = (64, 64)
     blocks: int = 1
@@ -87,6 +92,7 @@ class DenoiserRecipe(DatasetRecipe):
     fill_images: int = 10_000
     fill_rate: float = 1e-2
     averaging: float = 0.999
+    bits: int = 16
     limits: str
     remark: str = ""
 
@@ -112,41 +118,57 @@ class DenoiserRecipe(DatasetRecipe):
         return replace(super().schedule(progress, epochs), averaging=self.averaging)
 
     def fit(self, images: Image, progress: bool = True) -> Denoiser:
-        """Train the fill by its likelihood, if there is one, then the network by denoising score matching."""
-        examples = self._examples(images, 0)
-        network = self.network(examples)
-        model = DiffusionPrior(network, tuple(examples.shape[1:]), steps=1)
+        """Train the fill by its likelihood, if there is one, then the network by denoising score matching.
+
+        It is trained where the images are: on a GPU, compiled.
+        """
+        shape = (images.shape[1], *(self.patches[:1] * 2 if self.patches else images.shape[2:]))
+        network = self.network(images).to(images.device)
+        model = DiffusionPrior(network, shape, steps=1).to(images.device)
+        if (
+            images.is_cuda
+        ):  # as many small steps as there are, they wait for each other where they run one by one
+            network.near.compile()
+            if network.fill is not None:
+                network.fill.compile()
         first = Further(
             epochs=self.epochs, learning_rate=self.learning_rate, mean_log_level=self.mean_log_level
         )
         for number, stage in enumerate((first, *self.further)):
-            examples = self._examples(images, number)
             schedule = replace(self.schedule(progress, stage.epochs), learning_rate=stage.learning_rate)
-            count, seed = min(20_000, 4 * len(examples)), self.streams.number("masks")
-            masks = observations.random_masks(model.image_shape, count, seed, stage.kinds)
+            masks = self._masks(images, shape, stage.kinds)
             levels: Any = {"sd_log_level": self.sd_log_level, "whole": self.whole, "most": stage.most}
             if network.fill is not None and not number:
                 loss: Loss = FillLikelihood(stage.mean_log_level, **levels)
                 once = replace(schedule, epochs=1, learning_rate=self.fill_rate, averaging=0.9)
-                train(model, model.guide, examples[: self.fill_images], masks=masks, loss=loss, schedule=once)
+                few = self._examples(images, masks, self.fill_images)
+                train(model, model.guide, few, loss=loss, schedule=once)
                 network.fill.requires_grad_(False)
             loss = DenoisingScoreMatching(
                 stage.mean_log_level, **levels, evenness=self.evenness, low_precision=True
             )
-            train(model, model.guide, examples, masks=masks, loss=loss, schedule=schedule)
+            train(model, model.guide, self._examples(images, masks), loss=loss, schedule=schedule)
         return network.requires_grad_(False).eval()
 
-    def _examples(self, images: Image, number: int) -> Image:
-        """Return what one of the trainings goes through: the images, or patches of them that no other one saw."""
+    def _masks(self, images: Image, shape: tuple[int, ...], kinds: tuple[str, ...]) -> Mask:
+        many = self.patches[1] if self.patches else len(images)
+        seed = self.streams.number("masks")
+        return observations.random_masks(shape, min(20_000, 4 * many), seed, kinds).to(images.device)
+
+    def _examples(self, images: Image, masks: Mask, most: int | None = None) -> Examples:
+        """Return what a training goes through, at most so many: the images, or patches of them."""
         if self.patches is None:
-            return images
-        return varied_patches(
-            images, *self.patches, self.streams.child("further", number) if number else self.streams
-        )
+            return Examples(images[:most], masks=masks)
+        side, count = self.patches
+        return FreshPatches(images, masks=masks, side=side, count=min(count, most or count))
 
     def parts(self, fitted: Denoiser) -> dict[str, Any]:
         """Return the network."""
         return {"denoiser": fitted}
+
+    def save(self, fitted: Denoiser, written: Written) -> None:
+        """Write the network in as many bits as the recipe says."""
+        pretrained.save_parts(written.folder, written.stem, self.parts(fitted), bits=self.bits)
 
     def measure(self, fitted: Denoiser, data: Data, written: Written) -> str:
         """Measure the saved weights, as a user will load them."""
@@ -156,10 +178,11 @@ class DenoiserRecipe(DatasetRecipe):
     def describe(self, name: str, fitted: Denoiser, data: Data) -> Description:
         """Return the card's words."""
         weights = sum(p.numel() for p in fitted.parameters())
+        stored = "half precision" if self.bits == 16 else f"{self.bits} bits"
         return Description(
             about=(
-                f"A denoiser of {weights:,} weights, stored in half precision: mean and variance of each pixel of an\n"
-                "image given the image under noise of any level.\n"
+                f"A denoiser of {weights:,} weights, stored in {stored}: mean and variance of each pixel of an image\n"
+                "given the image under noise of any level.\n"
                 f'`DiffusionPrior.load("{name}")` makes the model of it.'
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self._cut()}",
@@ -172,7 +195,10 @@ class DenoiserRecipe(DatasetRecipe):
         if self.patches is None:
             return ""
         side, count = self.patches
-        return f", of which {count:,} patches of {side} x {side} pixels were cut, turned, mirrored and lit"
+        return (
+            f",\nof which {count:,} patches of {side} x {side} pixels were cut anew for every epoch, some of them\n"
+            "reduced, turned, mirrored and lit otherwise,"
+        )
 
 
 def denoising_errors(denoiser: Denoiser, images: Image, seed: int = 0) -> dict[str, str]:
@@ -215,23 +241,26 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
     "photographs-diffusion": DenoiserRecipe(
         dataset="photographs",
         held_back=60,
-        features=(64, 96, 128),
+        features=(64, 128, 192),
+        blocks=2,
         pyramid=6,
-        patches=(48, 30_000),
+        patches=(64, 51_200),
         mean_log_level=-1.0,
         evenness=0.5,
-        epochs=15,
+        epochs=17,
         # Holes as photographs have them, around which nearly everything is seen nearly without noise.
         further=(
             Further(
-                epochs=16,
+                epochs=21,
                 learning_rate=5e-4,
                 mean_log_level=-1.5,
                 most=0.04,
                 kinds=("box", "scatter", "strokes", "blobs", "grid", "channels"),
             ),
         ),
-        batch_size=32,
+        batch_size=256,
+        fill_images=51_200,
+        bits=8,
         limits=(
             "It was trained on nine photographs: it continues edges, gradients and textures, and knows no objects. It\n"
             "takes images of any size, in colour."

@@ -16,10 +16,11 @@ __all__ = ["Minutes", "card", "figures_table", "listed", "machine", "settings_ta
 
 @dataclass(frozen=True)
 class Minutes:
-    """How long a training took, by the wall clock and of the processor."""
+    """How long a training took, by the wall clock and of the processor, and where."""
 
     wall: float
     processor: float
+    device: str = "cpu"
 
 
 def card(name: str, recipe: Recipe, said: Description, minutes: Minutes, measured: str) -> str:
@@ -36,15 +37,16 @@ def card(name: str, recipe: Recipe, said: Description, minutes: Minutes, measure
     measured
         Tables of figures.
     """
+    where = "" if minutes.device == "cpu" else f" --device {minutes.device}"
     return f"""# {name}
 
 {said.about}
 
 Trained on {said.trained_on} with
 
-    posterior-inpainting train {name} --out DIR
+    posterior-inpainting train {name} --out DIR{where}
 
-in {minutes.wall:.1f} minutes ({minutes.processor:.1f} of processor time) on {machine()}.
+in {minutes.wall:.1f} minutes ({minutes.processor:.1f} of processor time) on {machine(minutes.device)}.
 {said.remark and said.remark + chr(10)}
 {settings_table(recipe)}
 
@@ -103,8 +105,14 @@ def listed(values: Iterable[Any], digits: int = 2, separator: str = " ") -> str:
     return separator.join(f"{float(value):.{digits}f}" for value in values)
 
 
-def machine() -> str:
-    """Return on how many threads of what processor this runs, and with which torch."""
+def machine(device: str = "cpu") -> str:
+    """Return on how many threads of what processor this runs, or on which GPU, and with which torch.
+
+    >>> machine().endswith("no GPU")
+    True
+    """
+    if device != "cpu":
+        return f"one {torch.cuda.get_device_name(device)}\nwith torch {torch.__version__}"
     threads = torch.get_num_threads()
     plural = "" if threads == 1 else "s"
     return f"{threads} thread{plural} of {platform.machine()}\nwith torch {torch.__version__}, no GPU"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.training.schedule import Schedule
-from posterior_inpainting.models import datasets
+from posterior_inpainting.models import datasets, pretrained
 from posterior_inpainting.models.shapes import Image
 
 __all__ = ["Data", "DatasetRecipe", "Description", "Recipe", "Written"]
@@ -77,6 +77,8 @@ class Recipe(ABC):
 
     #: Fields that are not settings of one row each.
     leave_out: ClassVar[tuple[str, ...]] = ()
+    #: Whether it trains where its images are, on a GPU too.
+    follows_images: ClassVar[bool] = False
 
     epochs: int = 20
     batch_size: int = 128
@@ -94,6 +96,10 @@ class Recipe(ABC):
     @abstractmethod
     def parts(self, fitted: Any) -> Mapping[str, Any]:
         """Return what is saved: part -> network, or path -> tensor."""
+
+    def save(self, fitted: Any, written: Written) -> None:
+        """Write the parts with their digests."""
+        pretrained.save_parts(written.folder, written.stem, self.parts(fitted))
 
     @abstractmethod
     def measure(self, fitted: Any, data: Data, written: Written) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import torch
+
 from posterior_inpainting.inference.recipes.model_card import Minutes, card
 from posterior_inpainting.inference.recipes.recipe import Recipe, Written
 from posterior_inpainting.inference.training.checkpoints import checkpoints_in
-from posterior_inpainting.models import pretrained
 
-__all__ = ["train_recipe"]
+__all__ = ["check_device", "train_recipe"]
 
 
 def train_recipe(
@@ -20,6 +21,7 @@ def train_recipe(
     root: str | Path | None = None,
     progress: bool = True,
     checkpoints: str | Path | None = None,
+    device: str = "cpu",
 ) -> str:
     """Train by a recipe, write the networks, their digests and their card, and return the card.
 
@@ -38,19 +40,46 @@ def train_recipe(
     checkpoints
         Folder in which trainings by minibatches are kept epoch by epoch, in one of their own under the set's name:
         killed, the same call goes on there. A game of two networks begins anew.
+    device
+        Where to train, such as ``"cuda"``.
+
+    Raises
+    ------
+    ValueError
+        For a device that is not there, or another than ``"cpu"`` where the recipe knows no other.
     """
+    check_device(name, recipe, device)
     written = Written(Path(out), name)
     wall, processor = time.perf_counter(), time.process_time()
     data = recipe.data(root)
     with checkpoints_in(None if checkpoints is None else Path(checkpoints) / name) as kept:
-        fitted = recipe.fit(data.images, progress)
+        fitted = recipe.fit(data.images.to(device), progress)
     minutes = Minutes(
         (time.perf_counter() - wall + kept.wall) / 60,
         (time.process_time() - processor + kept.processor) / 60,
+        device,
     )
-    pretrained.save_parts(written.folder, written.stem, recipe.parts(fitted))
+    recipe.save(fitted, written)
     text = card(
         name, recipe, recipe.describe(name, fitted, data), minutes, recipe.measure(fitted, data, written)
     )
     (written.folder / f"{name}.md").write_text(text)
     return text
+
+
+def check_device(name: str, recipe: Recipe, device: str) -> None:
+    """Raise ``ValueError`` for a device that is not there, or that the recipe does not train on.
+
+    >>> from posterior_inpainting.inference.recipes import RECIPES
+    >>> check_device("digits-vae-2d", RECIPES["digits-vae-2d"], "cuda")
+    Traceback (most recent call last):
+    ValueError: 'digits-vae-2d' is trained on a processor; device='cuda' is for denoisers
+    """
+    if device == "cpu":
+        return
+    if not recipe.follows_images:
+        raise ValueError(f"{name!r} is trained on a processor; device={device!r} is for denoisers")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from None

@@ -68,11 +68,21 @@ class Examples:
             return self.data[:count], self.masks[torch.arange(count) % len(self.masks)]
         return self.data[:count], None if self.targets is None else self.targets[:count]
 
+    def unmasked(self) -> tuple[Tensor, ...]:
+        """Return what a guide is called with for one image, wholly seen: with hidden pixels some guides are slow."""
+        data, beside = self.first(1)
+        return (data,) if beside is None or self.masks is not None else (data, beside)
+
     def minibatch(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what the model is called with for some images, ``which`` being their indices."""
         if self.masks is not None and len(self.masks) == len(self.data):
             return self.data[which], self.masks[which]
         if self.masks is not None:
-            drawn = torch.randint(len(self.masks), (len(which),), device=self.masks.device)
-            return self.data[which], self.masks[drawn]
+            return self.data[which], self.some_masks(len(which))
         return self.data[which], None if self.targets is None else self.targets[which]
+
+    def some_masks(self, count: int) -> Mask | None:
+        """Return masks of the bank at random, ``None`` where there is none."""
+        if self.masks is None:
+            return None
+        return self.masks[torch.randint(len(self.masks), (count,), device=self.masks.device)]

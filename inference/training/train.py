@@ -28,7 +28,7 @@ __all__ = ["Training", "train"]
 def train(
     model: ImageModel | Callable,
     guide: Callable,
-    data: Image,
+    data: Image | Examples,
     *,
     targets: Tensor | None = None,
     masks: Mask | None = None,
@@ -47,7 +47,8 @@ def train(
     model, guide
         A model of this collection and its guide, called with ``(images, masks)``.
     data, targets, masks
-        As for ``Examples``: images in [0, 1], or inputs of targets; without masks every pixel is seen.
+        As for ``Examples``: images in [0, 1], or inputs of targets; without masks every pixel is seen. Or ``Examples``
+        of your own as the data, which make each minibatch as they like.
     loss
         An ELBO of Pyro's, the mean-field one by default, or a ``Loss``.
     schedule, settings
@@ -57,7 +58,8 @@ def train(
     Raises
     ------
     ValueError
-        If the data have the wrong shape, nothing is trainable, the ELBO has no gradient, or the loss is not finite.
+        If the data have the wrong shape, masks or targets are given beside ``Examples``, nothing is trainable,
+        the ELBO has no gradient, or the loss is not finite.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def train(
     >>> training.losses[-1] < training.losses[0]
     True
     """
-    schedule, examples = replace(schedule, **settings), Examples(data, targets, masks)
+    schedule, examples = replace(schedule, **settings), _examples(data, targets, masks)
     examples.check(model)
     parameters = _trainable(model, guide, examples)
     if loss is None:
@@ -78,6 +80,14 @@ def train(
     # The parameters live in the modules, not in Pyro's store.
     with pyro.get_param_store().scope(), pyro.validation_enabled(False):
         return Descent(parameters, schedule, len(examples), objective.shares, objective.loss).run(objective)
+
+
+def _examples(data: Image | Examples, targets: Tensor | None, masks: Mask | None) -> Examples:
+    if not isinstance(data, Examples):
+        return Examples(data, targets, masks)
+    if targets is not None or masks is not None:
+        raise ValueError("targets or masks are given beside Examples; expected them in the Examples")
+    return data
 
 
 class _Objective:
@@ -102,7 +112,7 @@ class _Objective:
 def _check_reparametrised(guide: Callable, examples: Examples) -> None:
     """Refuse a discrete site: the gradient of the ELBO goes through the draws of the guide."""
     with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        sites = poutine.trace(guide).get_trace(*_unmasked(examples)).nodes.items()
+        sites = poutine.trace(guide).get_trace(*examples.unmasked()).nodes.items()
     for name, site in sites:
         if is_latent(site) and not site["fn"].has_rsample:
             raise ValueError(
@@ -114,15 +124,10 @@ def _check_reparametrised(guide: Callable, examples: Examples) -> None:
 def _trainable(model: Callable, guide: Callable, examples: Examples) -> list[Tensor]:
     """Collect the trainable parameters of both, once each, after one call that makes lazy ones."""
     with pyro.get_param_store().scope(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        guide(*_unmasked(examples))
+        guide(*examples.unmasked())
     owners = [program.__self__ if isinstance(program, MethodType) else program for program in (model, guide)]
     unique = {id(p): p for owner in owners if isinstance(owner, torch.nn.Module) for p in owner.parameters()}
     parameters: list[Tensor] = [p for p in unique.values() if p.requires_grad]
     if not parameters:
         raise ValueError("neither the model nor the guide has a trainable parameter; is the decoder frozen?")
     return parameters
-
-
-def _unmasked(examples: Examples) -> tuple[Tensor, ...]:
-    """Return what the guide is called with for one image, wholly seen: with hidden pixels some guides are slow."""
-    return tuple(a for a in Examples(examples.data, examples.targets).first(1) if a is not None)

@@ -1,7 +1,9 @@
 """Tensors on disk: safetensors in half precision, or in 8 bits where half is more than is known, with digests beside.
 
-Standard deviations of weights are kept as logarithms in 8 bits, evenly between the least and the largest of a tensor:
-they run over two or three orders of magnitude, so that none is off by more than one part in a hundred.
+A weight in 8 bits is a whole number from -127 to 127 of steps, of which every row of a matrix, and every filter of a
+convolution, has its own: what has one dimension stays in half precision. Standard deviations of weights are kept as
+logarithms in 8 bits, evenly between the least and the largest of a tensor: they run over two or three orders of
+magnitude, so that none is off by more than one part in a hundred.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ DIGESTS = "SHA256SUMS"
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], description: dict[str, str], logarithmic: bool = False
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    description: dict[str, str],
+    logarithmic: bool = False,
+    bits: int = 16,
 ) -> None:
     """Write tensors and their digest's line, in the folder's list.
 
@@ -36,20 +42,28 @@ def write_tensors(
         What is kept beside them, words only.
     logarithmic
         Whether to keep positive values as logarithms in 8 bits, instead of in half precision.
+    bits
+        Of a weight, 8 or 16.
 
     Raises
     ------
     ValueError
-        For values that are not positive where logarithms are kept.
+        For values that are not positive where logarithms are kept, or another number of bits.
     """
+    if bits not in (8, 16):
+        raise ValueError(f"bits={bits}; expected 8 or 16")
     digests = read_digests(path.parent) if (path.parent / DIGESTS).is_file() else {}
     if logarithmic:
         stored, ranges = {}, {}
         for name, value in tensors.items():
-            stored[name], ranges[name] = _to_8_bits(name, value.detach())
+            stored[name], ranges[name] = _logarithms(name, value.detach())
         description = {**description, "logarithms": json.dumps(ranges)}
     else:
-        stored = {name: value.detach().half().contiguous() for name, value in tensors.items()}
+        stored = {}
+        for name, value in tensors.items():
+            stored |= (
+                _in_steps(name, value.detach()) if bits == 8 and value.dim() > 1 else {name: _half(value)}
+            )
     save_file(stored, path, metadata=description)
     path.chmod(0o644)  # safetensors writes for the owner only; a wheel would keep that
     digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -84,10 +98,14 @@ def read_tensors(path: Path, digests: Mapping[str, str]) -> tuple[dict[str, Tens
         with safe_open(path, framework="pt") as file:
             description = file.metadata() or {}
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        steps = {name: tensors.pop(name) for name in list(tensors) if name.endswith(_STEP)}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
     for name, (low, high) in json.loads(description.get("logarithms", "{}")).items():
         tensors[name] = (low + tensors[name] * (high - low) / 255).exp()
+    for name, step in steps.items():
+        name = name.removesuffix(_STEP)
+        tensors[name] = (tensors[name].flatten(1) * step[:, None]).reshape(tensors[name].shape)
     return tensors, description
 
 
@@ -100,7 +118,23 @@ def read_digests(folder: Path) -> dict[str, str]:
     return {file: digest for digest, file in pairs}
 
 
-def _to_8_bits(name: str, value: Tensor) -> tuple[Tensor, tuple[float, float]]:
+#: What follows a tensor's name in that of its rows' steps.
+_STEP = ".step"
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.detach().half().cpu().contiguous()
+
+
+def _in_steps(name: str, value: Tensor) -> dict[str, Tensor]:
+    """Return whole numbers and, for each row, the step that they count."""
+    rows = value.float().flatten(1)
+    step = rows.abs().amax(1).clamp(min=1e-12) / 127
+    counts = (rows / step[:, None]).round().to(torch.int8).reshape(value.shape)
+    return {name: counts.cpu().contiguous(), name + _STEP: step.cpu()}
+
+
+def _logarithms(name: str, value: Tensor) -> tuple[Tensor, tuple[float, float]]:
     if not bool((value > 0).all()):
         raise ValueError(f"{name} has values that are not positive; expected standard deviations")
     logarithms = value.double().log()

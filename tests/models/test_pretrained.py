@@ -79,6 +79,24 @@ def test_logarithms_in_8_bits_are_near(tmp_path):
         write_tensors(tmp_path / "y.safetensors", {"a": torch.zeros(2)}, {}, logarithmic=True)
 
 
+def test_weights_in_8_bits_are_near(tmp_path):
+    """A row comes back within half of its own step, a small one beside a large one too; vectors in half precision."""
+    torch.manual_seed(0)
+    kernel = torch.randn(6, 5, 3, 3) * torch.logspace(-3, 2, 6)[:, None, None, None]
+    weights = {"kernel": kernel, "bias": torch.randn(6), "zeros": torch.zeros(2, 3)}
+    write_tensors(tmp_path / "x.safetensors", weights, {"of": "x"}, bits=8)
+    found, description = read_tensors(tmp_path / "x.safetensors", read_digests(tmp_path))
+    assert set(found) == set(weights)
+    half_steps = kernel.flatten(1).abs().amax(1) / 254
+    assert ((found["kernel"] - kernel).flatten(1).abs().amax(1) <= 1.001 * half_steps).all()
+    assert not torch.equal(found["kernel"], kernel)
+    torch.testing.assert_close(found["bias"], weights["bias"].half().float())
+    assert torch.equal(found["zeros"], weights["zeros"])
+    assert description == {"of": "x"}
+    with pytest.raises(ValueError, match="bits=4; expected 8 or 16"):
+        write_tensors(tmp_path / "y.safetensors", weights, {}, bits=4)
+
+
 def test_size(name):
     for part in ("decoder", "encoder"):
         assert (FOLDER / f"{name}.{part}.safetensors").stat().st_size <= 4_000_000

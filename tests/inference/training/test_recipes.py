@@ -42,6 +42,19 @@ def test_card_from_fixed_numbers():
     assert text.endswith("## Measured on three images\n\n| figure | value |\n\n## Limits\n\nMany.\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "device", "words"),
+    [
+        ("digits-vae-2d", "cuda", "is for denoisers"),
+        ("fashion-mnist-diffusion", "nowhere", "cannot be used: "),
+    ],
+)
+def test_devices_are_refused_before_work(name, device, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        train_recipe(name, RECIPES[name], tmp_path / "out", device=device)
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_sets_may_share_a_folder_of_checkpoints(tmp_path, monkeypatch):
     """Each in its own under its name, so that one training does not take up another's."""
     folders = []
