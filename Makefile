@@ -92,7 +92,8 @@ $(WALLPAPERS):
 	apt-get install -y lomiri-wallpapers-16.04
 
 train-photographs-%: $(VENV)/installed | $(WALLPAPERS)
-	$(BIN)/posterior-inpainting train photographs-$* --out models/networks/weights --checkpoints build/checkpoints
+	$(BIN)/posterior-inpainting train photographs-$* --out models/networks/weights --checkpoints build/checkpoints \
+		$(if $(DEVICE),--device $(DEVICE))
 
 clean:  ## remove what the commands made
 	rm -rf $(VENV) build out dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -104,11 +104,11 @@ FURTHER = (
         make=partial(
             making.diffusion, "photographs-diffusion", highest=3.0, noise=0.01
         ),  # ten times their spread
-        method=ConditionalDiffusion(),
+        method=ConditionalDiffusion(steps=20),
         draws=8,
         chains=1,
         seconds=60,
-        gradients=320,
+        gradients=160,
         made_from="image",
         shape=None,
         priors=("photographs-diffusion",),
