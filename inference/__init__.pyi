@@ -37,6 +37,7 @@ from .results.blending import blend
 from .results.containers import load, save
 from .results.images_of_posterior import completed_images, posterior_mean, seen_pixels
 from .results.recover import recover
+from .results.trusted import Trusted
 from .training.adversarial_losses import R1, WassersteinGP
 from .training.bayes_by_backprop import BayesByBackprop
 from .training.denoising_score_matching import (
@@ -93,6 +94,7 @@ __all__ = [
     "StepDoubling",
     "TemperedSMC",
     "Training",
+    "Trusted",
     "TwoStage",
     "TwoPathObjective",
     "Variational",

@@ -16,7 +16,7 @@ from torch import Tensor
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.abilities import Abilities, refuse_misspelt
 
-__all__ = ["Checkpoints", "Draws", "DrawsAre", "Method", "Plan", "Problem"]
+__all__ = ["Checkpoints", "Draws", "DrawsAre", "Method", "Plan", "Problem", "Watching"]
 
 #: ``markov``: correlated draws of a chain. ``independent``: independent and identically distributed.
 #: ``restarts``: one optimum a chain, not draws at all; ``path``: the way to one. ``particles``: draws resampled from
@@ -76,6 +76,20 @@ class Checkpoints(Protocol):
         ...
 
 
+class Watching(Protocol):
+    """What looks at draws as they come, and says when a run may end; ``results.trusted.Watch`` does."""
+
+    missing: str
+
+    def is_enough(self, latents: dict[str, Tensor]) -> bool:
+        """Take in a block of draws ``(group, chain, draw, ...)``; return whether no more are needed."""
+        ...
+
+    def look(self) -> str:
+        """Return what the draws so far lack, ``""`` where it is nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much to draw, from which random numbers, and where to keep it on the way.
@@ -92,6 +106,9 @@ class Plan:
         Where to keep draws and state, ``None`` for nowhere.
     thin
         A draw of every how many iterations of a chain is kept.
+    watch
+        What may end the run before it has all draws; ``None`` for nothing. It is of a whole run, and of none of its
+        parts.
 
     Examples
     --------
@@ -107,6 +124,7 @@ class Plan:
     progress: bool = False
     store: Checkpoints | None = None
     thin: int = 1
+    watch: Watching | None = None
 
     @property
     def iterations(self) -> int:
@@ -116,7 +134,7 @@ class Plan:
     def part(self, *names: str | int, **changes: Any) -> Plan:
         """Return the plan of a part of the run: streams and store of its own, and ``changes`` of other fields."""
         store = None if self.store is None else self.store.part("-".join(map(str, names)))
-        return replace(self, streams=self.streams.child(*names), store=store, **changes)
+        return replace(self, streams=self.streams.child(*names), store=store, watch=None, **changes)
 
 
 @dataclass(frozen=True)
@@ -169,6 +187,8 @@ class Method(ABC):
     is_approximate: bool = False
     #: Whether a run can keep its state in a store and go on from it.
     is_resumable: bool = False
+    #: Whether a run looks at its plan's ``watch`` and ends when that says so.
+    can_end_early: bool = False
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

@@ -28,6 +28,7 @@ from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
+from posterior_inpainting.inference.results.trusted import Trusted, Watch
 from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import describe
 
@@ -37,8 +38,10 @@ __all__ = [
     "check_kept",
     "check_memory_of_draws",
     "check_run",
+    "check_until",
     "deterministics",
     "executed",
+    "of_goal",
     "timed_from",
     "values_of",
     "with_efficiency",
@@ -142,6 +145,24 @@ def check_memory_of_draws(
         remedy="take fewer draws, further apart (thin=), keep less of them (keep=()), or say max_memory= in bytes if "
         "there are more",
     )
+
+
+def check_until(method: Method, until: Trusted | None) -> None:
+    """Raise ``ValueError`` for a goal that is none, or of a method that cannot end when it is reached."""
+    if until is None:
+        return
+    if not isinstance(until, Trusted):
+        raise ValueError(f"until is {describe(until)}; expected Trusted()")
+    if not method.can_end_early:
+        raise ValueError(
+            f"until={until}: {method.label} does not look at its draws as it goes; use ChEES(), NUTS() or another "
+            "method of Markov chains"
+        )
+
+
+def of_goal(watch: Watch | None) -> dict[str, Any]:
+    """Return what a run with a goal says of it: the goal, and what its draws lack, ``""`` where that is nothing."""
+    return {} if watch is None else {"until": str(watch.goal), "until_missing": watch.look()}
 
 
 def check_kept(keep: Collection[str]) -> None:

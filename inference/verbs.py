@@ -17,13 +17,17 @@ from posterior_inpainting.inference.execution import (
     check_kept,
     check_memory_of_draws,
     check_run,
+    check_until,
     deterministics,
     executed,
+    of_goal,
     values_of,
     with_efficiency,
 )
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import KEPT
+from posterior_inpainting.inference.results.trusted import Trusted, Watch
+from posterior_inpainting.inference.results.watched_values import values_of_images, values_of_latents
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -45,6 +49,7 @@ def infer(
     thin: int = 1,
     keep: Collection[str] = KEPT,
     max_memory: float | None = None,
+    until: Trusted | None = None,
 ):
     """Draw from p(latents, hidden pixels | seen pixels).
 
@@ -76,6 +81,9 @@ def infer(
     max_memory
         Bytes that the draws may take; a run that would take more is refused before it begins. Those that are free on
         this machine if not given.
+    until
+        What the draws have to reach: the run ends as soon as they do, and ``draws`` is the most that there will be.
+        For every method that makes Markov chains step by step. ``attrs`` say what was reached and what not.
 
     Returns
     -------
@@ -102,16 +110,18 @@ def infer(
     """
     _check_image_problem(model, observation)
     check_run(method, draws, chains, thin)
+    check_until(method, until)
     check_kept(keep)
     check_memory_of_draws(observation.image.numel(), draws, chains, max_memory, keep=keep)
     problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
+    watch = None if until is None else Watch(until, values_of_images(problem, [observation]))
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
     start = time.perf_counter()
     with callers_state_kept():
         drawn = executed(problem, method, plan, store)
         groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
     attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
-    return with_efficiency(groups, attrs)
+    return with_efficiency(groups, attrs | of_goal(watch))
 
 
 def infer_many(
@@ -126,6 +136,7 @@ def infer_many(
     thin: int = 1,
     keep: Collection[str] = KEPT,
     max_memory: float | None = None,
+    until: Trusted | None = None,
 ) -> list:
     """Draw from the posteriors of many images in one batch, images x chains, each with its own adaptation.
 
@@ -144,6 +155,8 @@ def infer_many(
         As for :func:`infer`, for each image.
     max_memory
         As for :func:`infer`, for all of them.
+    until
+        As for :func:`infer`: the run ends when the draws of all of them have reached it.
 
     Returns
     -------
@@ -171,6 +184,7 @@ def infer_many(
     for observation in observations:
         _check_image_problem(model, observation)
     check_run(method, draws, chains, thin)
+    check_until(method, until)
     check_kept(keep)
     if not method.runs_together:
         raise ValueError(
@@ -181,7 +195,8 @@ def infer_many(
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
     problem = Problem(model, (images, masks), guide=model.guide)
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
+    watch = None if until is None else Watch(until, values_of_images(problem, observations))
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
     start = time.perf_counter()
     results = []
     with callers_state_kept():
@@ -191,7 +206,8 @@ def infer_many(
             one = replace(problem, args=(observation.image, observation.mask))
             streams = plan.streams.child("image", index)
             groups = convert.image_groups(drawn, one, observation, streams, keep)
-            results.append(with_efficiency(groups, attributes(one, method, drawn, seed, share)))
+            attrs = attributes(one, method, drawn, seed, share)
+            results.append(with_efficiency(groups, attrs | of_goal(watch)))
     return results
 
 
@@ -207,6 +223,7 @@ def sample(
     guide: Callable | None = None,
     thin: int = 1,
     max_memory: float | None = None,
+    until: Trusted | None = None,
     **kwargs: Any,
 ):
     """Draw from the posterior of any Pyro model with continuous latents.
@@ -217,8 +234,8 @@ def sample(
         A Pyro model; it is called with ``args`` and ``kwargs``.
     method
         As for :func:`infer`.
-    draws, chains, seed, progress, store, thin, max_memory
-        As for :func:`infer`.
+    draws, chains, seed, progress, store, thin, max_memory, until
+        As for :func:`infer`; the quantities are the latents.
     guide
         For ``Variational(guide="amortised")``.
 
@@ -246,15 +263,18 @@ def sample(
     True
     """
     check_run(method, draws, chains, thin)
+    check_until(method, until)
     problem = Problem(model, args, kwargs, guide)
     check_memory_of_draws(values_of(problem), draws, chains, max_memory)
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin)
+    watch = None if until is None else Watch(until, values_of_latents)
+    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
     start = time.perf_counter()
     with callers_state_kept():
         drawn = executed(problem, method, plan, store)
         derived = deterministics(problem, drawn.latents)
         groups = convert.latent_groups(replace(drawn, latents=drawn.latents | derived))
-    return with_efficiency(groups, attributes(problem, method, drawn, seed, time.perf_counter() - start))
+    attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
+    return with_efficiency(groups, attrs | of_goal(watch))
 
 
 def _check_image_problem(model: ImageModel, observation: Observation) -> None:

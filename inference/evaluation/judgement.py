@@ -10,11 +10,9 @@ import numpy as np
 
 from posterior_inpainting.inference.evaluation.incomplete import ending
 from posterior_inpainting.inference.results.containers import group
+from posterior_inpainting.inference.results.trusted import ESS, RHAT
 
 __all__ = ["ESS", "RHAT", "Verdict", "scalars", "target", "trusted"]
-
-#: Thresholds of Vehtari et al. 2021: R-hat and total ESS of draws that can be used.
-RHAT, ESS = 1.01, 400.0
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Gibbs(Method):
     thin: int = 1
 
     draws_are = "markov"
+    can_end_early = True
     is_resumable = True
 
     def __post_init__(self):

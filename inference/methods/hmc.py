@@ -43,6 +43,7 @@ class _OneByOne(Method):
     """What both methods do with their kernel: an iteration of every chain in turn."""
 
     draws_are = "markov"
+    can_end_early = True
     is_resumable = True
     warmup: int | None
 

@@ -29,6 +29,7 @@ class Kernel(Method):
 
     draws_are = "markov"
     is_resumable = True
+    can_end_early = True
     warmup: int
 
     @property

@@ -150,6 +150,8 @@ def check_planned(stored: int, steps: int) -> None:
         )
 
 
+#: Draws of a block, and of one that a watch looks at.
+_BLOCK, _WATCHED = 50, 8
 #: What may end a run early, and how its result is labelled then.
 ENDED_BY: dict[type[BaseException], str] = {
     KeyboardInterrupt: "interrupted",
@@ -164,14 +166,14 @@ def drive(process: Process, plan: Plan) -> Run:
     """Run a process to its end, or go on with what the plan's store holds.
 
     Ctrl-C, a spent budget and a divergence end it early with the draws that are there; if there are none, the error
-    reaches the caller.
+    reaches the caller. So does, without being called incomplete, the plan's watch.
 
     Parameters
     ----------
     process
         What to run; it has not been started.
     plan
-        Progress and store are read.
+        Progress, store, thinning and watch are read.
     """
     recorder = _Recorder(process, plan)
     ended = ""
@@ -180,7 +182,7 @@ def drive(process: Process, plan: Plan) -> Run:
         with progress_bar(
             total=process.total, initial=process.iteration, disable=not plan.progress, unit="it"
         ) as bar:
-            while not process.is_finished:
+            while not process.is_finished and not recorder.is_enough:
                 recorder.take(process.step())
                 _show(bar, process)
     except tuple(ENDED_BY) as reason:
@@ -197,8 +199,9 @@ class _Recorder:
     """What a run has kept so far, in blocks, and the store that each block goes to."""
 
     def __init__(self, process: Process, plan: Plan):
-        self.process, self.store = process, plan.store
-        self.size = 50 if plan.store is None else plan.store.block
+        self.process, self.store, self.watch = process, plan.store, plan.watch
+        self.size = plan.store.block if plan.store is not None else _BLOCK if plan.watch is None else _WATCHED
+        self.is_enough = False
         self.thinned = _Thinned(plan.thin)
         self.rows: list[Row] = []
         self.blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
@@ -212,6 +215,7 @@ class _Recorder:
             return
         if saved["draws"]:
             self.blocks, self.done = [self.store.read(saved["draws"])], saved["draws"]
+            self._look()
         self.process.restore(saved["state"])
 
     def take(self, row: Row | None) -> None:
@@ -255,6 +259,12 @@ class _Recorder:
             self.store.write(block, self.done, self.process.draws, saved)
         if count:
             self.blocks, self.rows, self.done = [*self.blocks, block], [], self.done + count
+            self._look()
+
+    def _look(self) -> None:
+        """Show the watch the last block."""
+        if self.watch is not None:
+            self.is_enough = self.watch.is_enough(self.blocks[-1][0])
 
 
 class _Thinned:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import xarray as xr
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Problem
@@ -22,6 +23,7 @@ __all__ = [
     "EXPECTED",
     "KEPT",
     "IMAGE_DIMS",
+    "completions_of_draws",
     "image_groups",
     "latent_groups",
     "numbered",
@@ -144,16 +146,31 @@ def pixels_of_draws(
     """
     count = len(next(iter(latents.values())))
     with torch.no_grad():
-        if "completion" in latents:  # a model that keeps completions instead of its many latents
-            completion, law = latents["completion"], problem.abilities.law_of_kept(latents)
-        else:
-            trace = batched_trace(problem.model, problem, count, nesting, latents)
-            completion = trace.nodes["completion"]["value"]
-            law = trace.nodes["image"]["fn"].base_dist  # single pixels, below `to_event(3)`
+        completion, law = _law_of_draws(latents, problem, nesting)
         shape = (count, *observation.shape)
         drawn = law.expand(shape).sample()
         log_likelihood = law.log_prob(observation.image).expand(shape)
     return completion.expand(shape), drawn, log_likelihood[:, observation.mask]
+
+
+def completions_of_draws(
+    latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int
+) -> Tensor:
+    """Return completions alone ``(draw, channel, row, column)``, arguments as for :func:`pixels_of_draws`."""
+    count = len(next(iter(latents.values())))
+    with torch.no_grad():
+        return _law_of_draws(latents, problem, nesting)[0].expand(count, *observation.shape)
+
+
+def _law_of_draws(
+    latents: dict[str, Tensor], problem: Problem, nesting: int
+) -> tuple[Tensor, TorchDistribution]:
+    """Return completions of draws, and the law of single pixels around them."""
+    if "completion" in latents:  # a model that keeps completions instead of its many latents
+        return latents["completion"], problem.abilities.law_of_kept(latents)
+    trace = batched_trace(problem.model, problem, len(next(iter(latents.values()))), nesting, latents)
+    # Single pixels, below `to_event(3)`.
+    return trace.nodes["completion"]["value"], trace.nodes["image"]["fn"].base_dist
 
 
 def _of_all_draws(
