@@ -94,7 +94,7 @@ def complete(
         say(line)
     say(f"Wrote completions.png, mean.png, sd.png, draw-01.png ..., posterior.nc and summary.csv to {out}/")
     verdict = diagnostics.verdict(posterior)
-    say(f"{'To be trusted' if verdict.may_be_used else 'Not to be trusted as they are'}: {verdict}")
+    say(f"{'' if verdict.may_be_used else 'Not to be trusted as they are: '}{verdict}")
     if strict and not verdict.may_be_used:
         raise typer.Exit(3)
 

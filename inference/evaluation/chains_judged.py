@@ -1,11 +1,16 @@
-"""Judge Markov chains: converged, several modes, not mixing, or too few draws."""
+"""Judge Markov chains: converged, diverging, stuck, several modes, not mixing, or too few draws."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.judgement import ESS, RHAT, Verdict, scalars, target, trusted
+from posterior_inpainting.inference.evaluation.stuck_chains import stuck_chains
 from posterior_inpainting.inference.results.chain_statistics import ess, rhat
+from posterior_inpainting.inference.results.containers import group
 
 __all__ = ["judge_chains"]
 
@@ -16,7 +21,7 @@ _LEAST = 4
 
 
 def judge_chains(idata) -> Verdict:
-    """Judge Markov draws by R-hat and bulk ESS of the latents and of the completion's hidden pixels."""
+    """Judge Markov draws by R-hat and ESS of latents and hidden pixels, by divergences, and by where chains are."""
     values = scalars(idata)
     chains, draws = next(iter(values.values())).shape[:2]
     lost = sum(int(np.sum(~np.isfinite(one))) for one in values.values())
@@ -30,10 +35,17 @@ def judge_chains(idata) -> Verdict:
         return Verdict("not mixing", "no chain ever moves", "Take smaller steps, or warm up longer.")
     # NaN is of values that do not vary, a black corner say, of which there is nothing to judge.
     worst = float(np.nanmax(np.concatenate([rhat(one) for one in values.values()])))
-    effective = min(float(ess(one).min()) for one in values.values())
+    effective = min(float(ess(one, kind).min()) for one in values.values() for kind in ("bulk", "tail"))
     figures = f"R-hat up to {worst:.3f}, ESS down to {effective:.0f} of {chains * draws} draws"
     if target(idata.attrs) != "posterior":
         figures = f"as draws of a {target(idata.attrs)}, {figures}"
+    statistics = group(idata, "sample_stats")
+    diverging = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
+    if worst < _APART and diverging:
+        reason = (
+            f"{diverging} of {chains * draws} iterations diverged: a narrow region may be missed; {figures}"
+        )
+        return Verdict("diverging", reason, "Take smaller steps (target_acceptance=0.9), or reparametrise.")
     if worst < RHAT and effective >= ESS and chains > 1:
         return trusted("converged", figures, idata.attrs)
     if chains == 1 and worst < _APART:
@@ -43,14 +55,34 @@ def judge_chains(idata) -> Verdict:
     alone = float(np.median(np.max([_alone(v) for v in values.values()], axis=0)))
     figures += f", each chain alone {alone:.2f}"
     if worst > _APART and alone < 1 + 0.5 * (worst - 1):
-        advice = (
-            "Chains stay where they fell: use ParallelTempering(), TemperedSMC() or ChEES(init='tempered')."
-        )
-        return Verdict("several modes", figures, advice)
+        return _apart(idata, values, figures)
     if worst < _APART:
         advice = f"Draw {_factor(worst, effective)} times as many, in longer chains."
         return Verdict("too few draws", figures, advice)
     return Verdict("not mixing", figures, "Warm up longer, or reparametrise; then try ParallelTempering().")
+
+
+def _apart(idata, values: Mapping[str, np.ndarray], figures: str) -> Verdict:
+    """Judge chains that stay where they fell: in modes, or in no mode at all."""
+    latents = [one for name, one in values.items() if name != "completion"]
+    statistics = group(idata, "sample_stats")
+    if latents and "lp" in statistics:
+        stuck = stuck_chains(latents, statistics["lp"].to_numpy())
+        if stuck.any():
+            reason = f"{stuck.sum()} of {len(stuck)} chains never left a poor start, where there is next to nothing"
+            advice = "Leave them out, or start elsewhere: init='tempered' or init='guide'."
+            return Verdict("stuck", f"{reason}; {figures}", advice)
+    return Verdict("several modes", figures, f"Chains stay where they fell: {_instead(idata.attrs)}")
+
+
+def _instead(attrs: Mapping[str, Any]) -> str:
+    """Return what to try against several modes that was not tried yet."""
+    method, settings = attrs.get("method", ""), str(attrs.get("settings", ""))
+    if "Tempering" in method:
+        return "give it more temperatures and longer runs, or use TemperedSMC(), which weighs modes by their evidence."
+    if '"tempered"' in settings:
+        return "their shares are those of the start: use ParallelTempering(), or TemperedSMC() with many particles."
+    return "use ParallelTempering(), TemperedSMC() or ChEES(init='tempered')."
 
 
 def _alone(values: np.ndarray) -> np.ndarray:

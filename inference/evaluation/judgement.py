@@ -22,7 +22,8 @@ class Verdict:
     Parameters
     ----------
     kind
-        ``"converged"``, ``"several modes"``, ``"not mixing"``, ``"too few draws"``, ``"biased"``; for other
+        ``"converged"``, ``"diverging"``, ``"stuck"``, ``"several modes"``, ``"not mixing"``, ``"too few draws"``,
+        ``"biased"``; for other
         draws than a Markov chain's ``"independent"``, ``"particles"``, ``"restarts"`` or ``"path"``.
     reason
         The check that it rests on, with its figures.
@@ -41,9 +42,10 @@ class Verdict:
     may_be_used: bool = False
 
     def __str__(self) -> str:
-        """Return all of it in one line."""
+        """Return all of it in one line, which begins with ``trusted`` where the draws may be used."""
         incomplete = f" (incomplete run: {self.ended})" if self.ended else ""
-        return f"{self.kind}{incomplete}: {self.reason}. {self.advice}"
+        word = "trusted: " if self.may_be_used else ""
+        return f"{word}{self.kind}{incomplete}: {self.reason}. {self.advice}"
 
 
 def target(attrs: Mapping[str, Any]) -> str:

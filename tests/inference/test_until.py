@@ -114,7 +114,8 @@ class TestOneImage:
             infer(MODEL, SEEN, method, draws=10, chains=2, until=Trusted(), **QUIET)
 
     @pytest.mark.parametrize(
-        ("until", "words"), [(1.01, "until is a float: 1.01; expected Trusted"), ("trusted", "expected Trusted")]
+        ("until", "words"),
+        [(1.01, "until is a float: 1.01; expected Trusted"), ("trusted", "expected Trusted")],
     )
     def test_what_is_no_goal(self, until, words):
         with pytest.raises(ValueError, match=words):

@@ -102,7 +102,7 @@ class TestComplete:
             "out",
         )
         assert out.splitlines()[0] == "50.0% of the image is hidden"
-        assert out.splitlines()[-1].startswith("To be trusted: ")
+        assert out.splitlines()[-1].startswith("trusted: ")
 
     @pytest.mark.parametrize(
         ("words", "code"), [(("--model", "digits-linear", "--draws", "9"), 0), ((*FAST, "--draws", "9"), 3)]

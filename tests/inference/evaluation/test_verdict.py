@@ -21,6 +21,7 @@ from posterior_inpainting.inference import (
 from posterior_inpainting.inference.contract import Draws
 from posterior_inpainting.inference.evaluation.particles_judged import rhat_between_replicates
 from posterior_inpainting.inference.methods.loop import ENDINGS
+from posterior_inpainting.inference.results.chain_statistics import ess
 from posterior_inpainting.inference.results.containers import to_arviz
 from posterior_inpainting.inference.results.convert import latent_groups
 from posterior_inpainting.models import LatentCode, Observation, PluralisticTwoPath, observations, pretrained
@@ -59,6 +60,83 @@ def test_chains_in_different_places(noise):
 
 def test_one_chain_of_eight_elsewhere(noise):
     assert judged(noise + 8 * (np.arange(8) == 3)[:, None, None]).kind == "several modes"
+
+
+def test_trusted_begins_the_sentence(noise):
+    assert str(judged(noise)).startswith("trusted: converged: R-hat up to 1.00")
+    assert not str(judged(noise, approximate=1)).startswith("trusted")
+
+
+def test_divergences_are_never_converged(noise):
+    diverging = np.zeros((8, 500), bool)
+    diverging[2, 17] = True
+    found = judged(noise, {"diverging": diverging})
+    assert found.kind == "diverging"
+    assert not found.may_be_used
+    assert "1 of 4000 iterations diverged" in found.reason
+    assert judged(noise, {"diverging": ~diverging & False}).kind == "converged"
+
+
+def test_tails_count():
+    """Of draws that seldom leave the middle, but then stay outside for long, bulk ESS is high."""
+    random = np.random.default_rng(4)
+    values = random.normal(size=(4, 1000, 1))
+    for chain in range(4):  # each visits the tail once, for long
+        start = random.integers(0, 900)
+        values[chain, start : start + 40] = 4 + 0.01 * random.normal(size=(40, 1))
+    found = judged(values)
+    assert found.kind != "converged"
+    effective = int(found.reason.split("ESS down to ")[1].split()[0])
+    assert effective < 400 < float(ess(values, "bulk").min())
+
+
+class TestStuckChains:
+    """A place of next to no mass is no mode, whatever R-hat says; and a mode is one, whatever its density."""
+
+    def normals(self, centres, scales, chains=8, dim=3):
+        """Chains in normals of one mass each: the density at the centre is the lower the wider they are."""
+        random = np.random.default_rng(1)
+        z = random.normal(size=(chains, 400, dim))
+        which = np.arange(chains) % len(centres)
+        centre, scale = (np.array(values)[which][:, None, None] for values in (centres, scales))
+        lp = -0.5 * (z**2).sum(-1) - dim * np.log(scale[..., 0])
+        return centre + scale * z, lp
+
+    def verdict(self, values, lp, **attrs):
+        data = judged_data(values, **attrs)
+        data["sample_stats"]["lp"] = (("chain", "draw"), lp)
+        return diagnostics.verdict(data)
+
+    def test_two_modes(self):
+        assert self.verdict(*self.normals([-5, 5], [1, 1])).kind == "several modes"
+
+    def test_a_wide_mode_beside_a_narrow_one_of_the_same_mass(self):
+        """Their log densities are 28 nats apart, and each has half of the posterior."""
+        values, lp = self.normals([-50, 50], [1e-3, 10])
+        assert abs(lp[0].mean() - lp[1].mean()) > 25
+        assert self.verdict(values, lp).kind == "several modes"
+
+    @pytest.mark.parametrize("moves", [0.0, 1e-6, 1.0])
+    def test_chains_that_never_left_a_poor_start(self, moves):
+        values, lp = self.normals([0], [1])
+        values[3], lp[3] = 9 + moves * values[3], lp[3] - 200
+        found = self.verdict(values, lp)
+        assert found.kind == "stuck"
+        assert found.reason.startswith("1 of 8 chains never left a poor start")
+        assert not found.may_be_used
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("ParallelTempering", "{}", "give it more temperatures"),
+        ("ChEES", '{"init": "tempered"}', "their shares are those of the start"),
+        ("ChEES", '{"init": "prior"}', "use ParallelTempering(), TemperedSMC() or"),
+    ],
+)
+def test_advice_is_not_what_was_tried(noise, method, settings, words):
+    apart = noise + 8 * (np.arange(8) % 2)[:, None, None]
+    assert words in judged(apart, method=method, settings=settings).advice
 
 
 def test_random_walks():
