@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.numerical_failures import at_some_draw
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.traced_density import run_unvalidated
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
@@ -79,7 +80,7 @@ def deterministics(problem: Problem, latents: dict[str, Tensor]) -> dict[str, Te
     if problem.abilities is problem.model:
         return {}
     with torch.no_grad():
-        trace = trace_of(problem.model, *problem.args, **problem.kwargs)
+        trace = at_some_draw(lambda: trace_of(problem.model, *problem.args, **problem.kwargs))
     if not deterministic_sites(trace):
         return {}
     density = Potential(problem)
@@ -175,7 +176,7 @@ def check_kept(keep: Collection[str]) -> None:
 def values_of(problem: Problem) -> int:
     """Return how many values the latents and deterministic sites of a model have, from one run of it."""
     with torch.no_grad(), callers_state_kept():
-        trace = run_unvalidated(problem.model, problem.args, problem.kwargs)
+        trace = at_some_draw(lambda: run_unvalidated(problem.model, problem.args, problem.kwargs))
     names = {*latent_sites(trace), *deterministic_sites(trace)}
     return sum(torch.as_tensor(trace.nodes[name]["value"]).numel() for name in names)
 

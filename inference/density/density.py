@@ -32,6 +32,10 @@ class Density(ABC):
         Latent site -> its shape in unconstrained space, in the order in which a position holds them.
     gradients
         Gradient evaluations so far, all chains counted.
+    failures
+        Positions so far at which it could not be computed and was taken as zero.
+    may_fail
+        Whether there can be such positions.
     route
         How the density is computed, in words.
     like
@@ -45,6 +49,8 @@ class Density(ABC):
     gradients: int
     route: str
     like: Tensor
+    failures: int = 0
+    may_fail: bool = False
 
     @abstractmethod
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -92,6 +98,10 @@ class Density(ABC):
         """Count gradients that are about to be taken, and take them from the budget if there is one."""
         spend(gradients)
         self.gradients += gradients
+
+    def take_failures(self, groups: int, chains: int) -> Tensor:
+        """Return how often each chain ``(group, chain)`` met a position that failed since this was last asked."""
+        return torch.zeros(groups, chains, dtype=torch.int64, device=self.like.device)
 
     def sites(self) -> dict[str, slice]:
         """Return where in a position each site lies."""

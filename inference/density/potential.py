@@ -7,7 +7,8 @@ unconstrained space) and the log likelihood, apart from each other, so that temp
 .. math:: \log p_\beta(q) = \log p(T(q)) + \log |\det T'(q)| + \beta \log p(\tilde x \mid T(q)).
 
 Three routes, the first that applies: the model's own closed form (``log_densities``), ``torch.func.vmap``
-over Pyro's trace, and a loop over chains where vmap cannot go.
+over Pyro's trace, and a loop over chains where vmap cannot go. A chain at whose position the trace fails numerically
+has density zero there, and the others go on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.numerical_failures import is_numerical, where_it_can_be_computed
 from posterior_inpainting.inference.density.structure_of_model import read_structure, run_group
 from posterior_inpainting.inference.density.supports import is_identity
 from posterior_inpainting.inference.density.traced_density import (
@@ -101,7 +103,9 @@ class Potential(Density):
         # A gradient by hand is that of one unconstrained site, the code.
         is_one = len(self.shapes) == 1 and all(is_identity(t) for t in self.transforms.values())
         self._has_gradient = self._closed is not None and self._closed.has_gradient and is_one
+        self._failed: Tensor | None = None
         self._density, self.route = self._choose_route()
+        self.may_fail = self._closed is None
 
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, both ``(..., chain)``.
@@ -180,7 +184,28 @@ class Potential(Density):
             return {"position": self._change.unconstrain_trace(run_group(self.problem, self.groups))}
 
         with torch.no_grad():
-            return self._by_row(position, (self.like.new_zeros(count),))["position"]
+            try:
+                return self._by_row(position, (self.like.new_zeros(count),))["position"]
+            except (RuntimeError, ValueError, ArithmeticError) as error:
+                if not is_numerical(error):
+                    raise
+            found = self.like.new_full(
+                (count, self.dim), torch.nan
+            )  # a start that is hopeless, and drawn again
+            for row in range(count):
+                try:
+                    found[row] = position(found[row])["position"]
+                except (RuntimeError, ValueError, ArithmeticError) as error:
+                    if not is_numerical(error):
+                        raise
+            return found
+
+    def take_failures(self, groups: int, chains: int) -> Tensor:
+        """Return how often each chain failed since this was last asked; of tempered replicas all are their chain's."""
+        failed, self._failed = self._failed, None
+        if failed is None or failed.numel() % (groups * chains):
+            return super().take_failures(groups, chains)
+        return failed.reshape(groups, chains, -1).sum(-1)
 
     def deterministics(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the model's deterministic sites, name -> ``(..., *event)``.
@@ -238,8 +263,39 @@ class Potential(Density):
                 f"the model cannot be vectorised ({reason}); chains are evaluated one after another",
                 stacklevel=4,
             )
-            return self._traced.looped, "loop"
-        return self._traced.vectorised, "vmap"
+            return functools.partial(self._where_possible, self._traced.looped), "loop"
+        return functools.partial(self._where_possible, self._traced.vectorised), "vmap"
+
+    def _where_possible(
+        self, evaluate: Callable, position: Tensor, which: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate all chains at once, and where that fails all but those that fail."""
+        try:
+            return evaluate(position, which)
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            if not is_numerical(error):
+                raise
+        if self.groups is None:
+            found = [where_it_can_be_computed(lambda rows: evaluate(rows, None), position)]
+        else:
+            groups = torch.arange(self.groups, device=position.device) if which is None else which
+            found = [
+                where_it_can_be_computed(
+                    lambda rows, one=one: tuple(part[0] for part in evaluate(rows[None], one)), chains
+                )
+                for one, chains in zip(groups.split(1), position, strict=True)
+            ]
+        prior, likelihood, failed = (torch.stack(parts) for parts in zip(*found, strict=True))
+        self._note(failed, which)
+        return (prior[0], likelihood[0]) if self.groups is None else (prior, likelihood)
+
+    def _note(self, failed: Tensor, which: Tensor | None) -> None:
+        """Count failures ``(group, chain)`` of some groups."""
+        every = failed.new_zeros(self.groups or 1, failed.shape[1], dtype=torch.int64)
+        every[slice(None) if which is None or self.groups is None else which] = failed.to(torch.int64)
+        same = self._failed is not None and self._failed.shape == every.shape
+        self._failed = self._failed + every if same and self._failed is not None else every
+        self.failures += int(failed.sum())
 
     def _closed_form(
         self, density: JointDensity, position: Tensor, which: Tensor | None

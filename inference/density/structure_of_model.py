@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.change_of_variables import ChangeOfVariables
+from posterior_inpainting.inference.density.numerical_failures import at_some_draw
 from posterior_inpainting.inference.density.supports import has_own_bounds, same_support
 from posterior_inpainting.inference.density.traced_density import rows, run_unvalidated
 from posterior_inpainting.inference.density.tracing import latent_sites
@@ -64,15 +65,15 @@ def read_structure(problem: Problem, groups: int | None) -> tuple[ChangeOfVariab
         is subsampled.
     """
     with torch.no_grad(), Streams().seeded("structure of the model"):
-        trace = run_group(problem, groups)
+        trace = at_some_draw(lambda: run_group(problem, groups))
         latents = {name: trace.nodes[name]["value"] for name in latent_sites(trace)}
         bounded = [name for name in latents if has_own_bounds(trace.nodes[name]["fn"].support)]
         further = []
         if bounded:
             for group in range(1, groups or 1):
                 _check_same(trace, run_group(problem, groups, group, latents), bounded)
-            further = [run_group(problem, groups) for _ in range(_FURTHER_RUNS)]
-        _check_fixed(trace, further[0] if further else run_group(problem, groups))
+            further = [at_some_draw(lambda: run_group(problem, groups)) for _ in range(_FURTHER_RUNS)]
+        _check_fixed(trace, further[0] if further else at_some_draw(lambda: run_group(problem, groups)))
         return ChangeOfVariables([trace, *further]), trace
 
 

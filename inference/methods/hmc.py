@@ -16,6 +16,7 @@ from pyro.infer import NUTS as PyroNUTS
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.loop import drive
 from posterior_inpainting.inference.methods.pyro_process import PyroProcess
@@ -56,6 +57,7 @@ class _OneByOne(Method):
         warmup = max(200, plan.draws // 2) if self.warmup is None else self.warmup
         density = Potential(problem)
         run = drive(PyroProcess(self.label, self.kernel, density, warmup, plan), plan)
+        warn_of_failures(density.failures, density.gradients)
         attrs = {
             "warmup": warmup,
             "gradient_evaluations": run.gradients,

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import spend
 from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.loop import Process, Row, Run, drive, kept_at_positions
@@ -84,7 +85,9 @@ def run_kernel(kernel: Kernel, density: Density, plan: Plan, position: Tensor | 
     position
         Where the chains start, ``(group, chain, dim)``; at draws of the prior by default.
     """
-    return drive(KernelProcess(kernel, density, plan, position), plan)
+    run = drive(KernelProcess(kernel, density, plan, position), plan)
+    warn_of_failures(density.failures, density.gradients)
+    return run
 
 
 class KernelProcess(Process):
@@ -124,6 +127,8 @@ class KernelProcess(Process):
         """Make one iteration of every chain."""
         warming = self._state.iteration < self.kernel.warmup
         self._state, self._info = self.kernel.step(self.density, self._state, self._generator)
+        if self.density.may_fail:
+            self._info = self._info | {"failures": self.density.take_failures(*self._info["lp"].shape[:2])}
         return None if warming else (self._state.point.position, self._info)
 
     def gather(self, rows: list[Row]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -124,6 +124,7 @@ class PyroProcess(Process):
             "step_size": float(kernel.step_size),
             "n_steps": after.gradients - before.gradients,
             "diverging": after.divergences > before.divergences,
+            **({"failures": after.failures - before.failures} if self.density.may_fail else {}),
         }
 
 
@@ -131,7 +132,7 @@ class _Counters:
     """The running totals of a kernel, from whose differences one iteration's figures follow."""
 
     def __init__(self, kernel: Any, density: Density):
-        self.gradients = density.gradients
+        self.gradients, self.failures = density.gradients, density.failures
         self.divergences = len(kernel._divergences)
         self.mean_acceptance = kernel._mean_accept_prob
 
