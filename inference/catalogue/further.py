@@ -102,13 +102,17 @@ FURTHER = (
         random="pixels of photographs: a reverse diffusion from noise to image",
         source="Ho et al. 2020",
         make=partial(
-            making.diffusion, "photographs-diffusion", highest=3.0, noise=0.01
-        ),  # ten times their spread
-        method=ConditionalDiffusion(steps=20),
+            # So much noise that the mean of a hole of a hundred pixels says nothing either.
+            making.diffusion,
+            "photographs-diffusion",
+            highest=30.0,
+            noise=0.01,
+        ),
+        method=ConditionalDiffusion(steps=24),
         draws=8,
         chains=1,
         seconds=60,
-        gradients=160,
+        gradients=192,
         made_from="image",
         shape=None,
         priors=("photographs-diffusion",),
