@@ -32,10 +32,6 @@ class Density(ABC):
         Latent site -> its shape in unconstrained space, in the order in which a position holds them.
     gradients
         Gradient evaluations so far, all chains counted.
-    failures
-        Positions so far at which it could not be computed and was taken as zero.
-    may_fail
-        Whether there can be such positions.
     route
         How the density is computed, in words.
     like
@@ -49,8 +45,6 @@ class Density(ABC):
     gradients: int
     route: str
     like: Tensor
-    failures: int = 0
-    may_fail: bool = False
 
     @abstractmethod
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -98,6 +92,16 @@ class Density(ABC):
         """Count gradients that are about to be taken, and take them from the budget if there is one."""
         spend(gradients)
         self.gradients += gradients
+
+    @property
+    def failures(self) -> int:
+        """How many positions there were so far at which it could not be computed and was taken as zero."""
+        return 0
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether there can be such positions."""
+        return False
 
     def take_failures(self, groups: int, chains: int) -> Tensor:
         """Return how often each chain ``(group, chain)`` met a position that failed since this was last asked."""

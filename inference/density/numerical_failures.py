@@ -8,6 +8,7 @@ as reversible as any other.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,7 +16,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["at_some_draw", "is_numerical", "warn_of_failures", "where_it_can_be_computed"]
+__all__ = [
+    "Tolerant",
+    "at_some_draw",
+    "is_numerical",
+    "or_else",
+    "warn_of_failures",
+    "where_it_can_be_computed",
+]
 
 T = TypeVar("T")
 #: Runs of a model from its prior that it is given to find one that can be computed.
@@ -73,6 +81,82 @@ def where_it_can_be_computed(evaluate: Evaluate, position: Tensor) -> tuple[Tens
         nothing = 0 * position.nan_to_num(0, 0, 0).sum(-1) - torch.inf  # with a gradient, of zero
         return nothing, nothing, torch.ones(1, dtype=torch.bool, device=position.device)
     return prior, likelihood, torch.zeros(len(position), dtype=torch.bool, device=position.device)
+
+
+class Tolerant:
+    """A density of chains that is zero where it cannot be computed, and counts where that was.
+
+    Parameters
+    ----------
+    evaluate
+        From positions ``([group,] chain, dim)`` and the indices of their groups to log prior and log likelihood.
+    groups
+        Number of groups, ``None`` for a single one without that dimension.
+
+    Attributes
+    ----------
+    total
+        Failures so far.
+    """
+
+    def __init__(self, evaluate: Callable[..., tuple[Tensor, Tensor]], groups: int | None):
+        self.evaluate, self.groups, self.total = evaluate, groups, 0
+        self._each: Tensor | None = None
+
+    def __call__(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Evaluate all chains at once, and where that fails all but those that fail."""
+        try:
+            return self.evaluate(position, which)
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            if not is_numerical(error):
+                raise
+        if self.groups is None:
+            found = [where_it_can_be_computed(lambda rows: self.evaluate(rows, None), position)]
+        else:
+            groups = torch.arange(self.groups, device=position.device) if which is None else which
+            found = [
+                where_it_can_be_computed(functools.partial(self._of_one, group), chains)
+                for group, chains in zip(groups.split(1), position, strict=True)
+            ]
+        prior, likelihood, failed = (torch.stack(parts) for parts in zip(*found, strict=True))
+        self._count(failed, which)
+        return (prior[0], likelihood[0]) if self.groups is None else (prior, likelihood)
+
+    def take(self, groups: int, chains: int) -> Tensor | None:
+        """Return how often each chain ``(group, chain)`` failed since this was last asked, ``None`` for never.
+
+        Of tempered replicas all are their chain's.
+        """
+        failed, self._each = self._each, None
+        if failed is None or failed.numel() % (groups * chains):
+            return None
+        return failed.reshape(groups, chains, -1).sum(-1)
+
+    def _of_one(self, group: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        prior, likelihood = self.evaluate(position.unsqueeze(0), group)
+        return prior[0], likelihood[0]
+
+    def _count(self, failed: Tensor, which: Tensor | None) -> None:
+        """Count failures ``(group, chain)`` of some groups."""
+        every = failed.new_zeros(self.groups or 1, failed.shape[1], dtype=torch.int64)
+        every[slice(None) if which is None or self.groups is None else which] = failed.to(torch.int64)
+        before = self._each
+        self._each = every if before is None or before.shape != every.shape else before + every
+        self.total += int(failed.sum())
+
+
+def or_else(otherwise: T, run: Callable[[], T]) -> T:
+    """Return what a function returns, or something else where it fails numerically.
+
+    >>> or_else(0.0, lambda: 1 / 0)
+    0.0
+    """
+    try:
+        return run()
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        if not is_numerical(error):
+            raise
+    return otherwise
 
 
 def at_some_draw(run: Callable[[], T]) -> T:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.numerical_failures import is_numerical, where_it_can_be_computed
+from posterior_inpainting.inference.density.numerical_failures import Tolerant, is_numerical, or_else
 from posterior_inpainting.inference.density.structure_of_model import read_structure, run_group
 from posterior_inpainting.inference.density.supports import is_identity
 from posterior_inpainting.inference.density.traced_density import (
@@ -103,9 +103,8 @@ class Potential(Density):
         # A gradient by hand is that of one unconstrained site, the code.
         is_one = len(self.shapes) == 1 and all(is_identity(t) for t in self.transforms.values())
         self._has_gradient = self._closed is not None and self._closed.has_gradient and is_one
-        self._failed: Tensor | None = None
+        self._tolerant: Tolerant | None = None
         self._density, self.route = self._choose_route()
-        self.may_fail = self._closed is None
 
     def __call__(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood, both ``(..., chain)``.
@@ -189,23 +188,24 @@ class Potential(Density):
             except (RuntimeError, ValueError, ArithmeticError) as error:
                 if not is_numerical(error):
                     raise
-            found = self.like.new_full(
-                (count, self.dim), torch.nan
-            )  # a start that is hopeless, and drawn again
-            for row in range(count):
-                try:
-                    found[row] = position(found[row])["position"]
-                except (RuntimeError, ValueError, ArithmeticError) as error:
-                    if not is_numerical(error):
-                        raise
-            return found
+            # One by one: where a draw fails, the start is hopeless and drawn again.
+            lost = self.like.new_full((self.dim,), torch.nan)
+            return torch.stack([or_else(lost, lambda: position(lost)["position"]) for _ in range(count)])
+
+    @property
+    def failures(self) -> int:
+        """How many positions failed so far."""
+        return 0 if self._tolerant is None else self._tolerant.total
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the density is traced: a closed form has a number, or none, for each chain by itself."""
+        return self._tolerant is not None
 
     def take_failures(self, groups: int, chains: int) -> Tensor:
         """Return how often each chain failed since this was last asked; of tempered replicas all are their chain's."""
-        failed, self._failed = self._failed, None
-        if failed is None or failed.numel() % (groups * chains):
-            return super().take_failures(groups, chains)
-        return failed.reshape(groups, chains, -1).sum(-1)
+        found = None if self._tolerant is None else self._tolerant.take(groups, chains)
+        return super().take_failures(groups, chains) if found is None else found
 
     def deterministics(self, position: Tensor) -> dict[str, Tensor]:
         """Return the values of the model's deterministic sites, name -> ``(..., *event)``.
@@ -263,39 +263,10 @@ class Potential(Density):
                 f"the model cannot be vectorised ({reason}); chains are evaluated one after another",
                 stacklevel=4,
             )
-            return functools.partial(self._where_possible, self._traced.looped), "loop"
-        return functools.partial(self._where_possible, self._traced.vectorised), "vmap"
-
-    def _where_possible(
-        self, evaluate: Callable, position: Tensor, which: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Evaluate all chains at once, and where that fails all but those that fail."""
-        try:
-            return evaluate(position, which)
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            if not is_numerical(error):
-                raise
-        if self.groups is None:
-            found = [where_it_can_be_computed(lambda rows: evaluate(rows, None), position)]
-        else:
-            groups = torch.arange(self.groups, device=position.device) if which is None else which
-            found = [
-                where_it_can_be_computed(
-                    lambda rows, one=one: tuple(part[0] for part in evaluate(rows[None], one)), chains
-                )
-                for one, chains in zip(groups.split(1), position, strict=True)
-            ]
-        prior, likelihood, failed = (torch.stack(parts) for parts in zip(*found, strict=True))
-        self._note(failed, which)
-        return (prior[0], likelihood[0]) if self.groups is None else (prior, likelihood)
-
-    def _note(self, failed: Tensor, which: Tensor | None) -> None:
-        """Count failures ``(group, chain)`` of some groups."""
-        every = failed.new_zeros(self.groups or 1, failed.shape[1], dtype=torch.int64)
-        every[slice(None) if which is None or self.groups is None else which] = failed.to(torch.int64)
-        same = self._failed is not None and self._failed.shape == every.shape
-        self._failed = self._failed + every if same and self._failed is not None else every
-        self.failures += int(failed.sum())
+            self._tolerant = Tolerant(self._traced.looped, self.groups)
+            return self._tolerant, "loop"
+        self._tolerant = Tolerant(self._traced.vectorised, self.groups)
+        return self._tolerant, "vmap"
 
     def _closed_form(
         self, density: JointDensity, position: Tensor, which: Tensor | None
