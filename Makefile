@@ -86,6 +86,7 @@ train: $(VENV)/installed  ## train everything that is bundled anew
 train-%: $(VENV)/installed  ## train one of them, e.g. train-digits-vae-2d
 	$(BIN)/posterior-inpainting train $* --out models/networks/weights
 
+# DEVICE=cuda for the denoiser, which takes a GPU 8 minutes and a processor more than a day.
 # Debian's package of the photographs; elsewhere unpack its files into a folder, and give `train --root FOLDER`.
 WALLPAPERS := /usr/share/backgrounds/aitzgorri_by_Aitzol_Berasategi.jpg
 $(WALLPAPERS):
