@@ -103,9 +103,7 @@ class TestStuckChains:
         return centre + scale * z, lp
 
     def verdict(self, values, lp, **attrs):
-        data = judged_data(values, **attrs)
-        data["sample_stats"]["lp"] = (("chain", "draw"), lp)
-        return diagnostics.verdict(data)
+        return judged(values, {"lp": lp}, **attrs)
 
     def test_two_modes(self):
         assert self.verdict(*self.normals([-5, 5], [1, 1])).kind == "several modes"
