@@ -50,6 +50,20 @@ def is_numerical(error: BaseException) -> bool:
     return arithmetic or (isinstance(error, ValueError) and "math domain error" in str(error))
 
 
+def or_else(otherwise: T, run: Callable[[], T]) -> T:
+    """Return what a function returns, or something else where it fails numerically.
+
+    >>> or_else(0.0, lambda: 1 / 0)
+    0.0
+    """
+    try:
+        return run()
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        if not is_numerical(error):
+            raise
+    return otherwise
+
+
 def where_it_can_be_computed(evaluate: Evaluate, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log prior and log likelihood of rows, minus infinity where they cannot be computed, and which those are.
 
@@ -69,18 +83,15 @@ def where_it_can_be_computed(evaluate: Evaluate, position: Tensor) -> tuple[Tens
     >>> likelihood.tolist(), failed.tolist()
     ([2.0, -inf, 3.0], [False, True, False])
     """
-    try:
-        prior, likelihood = evaluate(position)
-    except (RuntimeError, ValueError, ArithmeticError) as error:
-        if not is_numerical(error):
-            raise
-        if len(position) > 1:
-            halves = [where_it_can_be_computed(evaluate, half) for half in position.chunk(2)]
-            prior, likelihood, failed = (torch.cat(parts) for parts in zip(*halves, strict=True))
-            return prior, likelihood, failed
-        nothing = 0 * position.nan_to_num(0, 0, 0).sum(-1) - torch.inf  # with a gradient, of zero
-        return nothing, nothing, torch.ones(1, dtype=torch.bool, device=position.device)
-    return prior, likelihood, torch.zeros(len(position), dtype=torch.bool, device=position.device)
+    found = or_else(None, lambda: evaluate(position))
+    if found is not None:
+        return *found, torch.zeros(len(position), dtype=torch.bool, device=position.device)
+    if len(position) > 1:
+        halves = [where_it_can_be_computed(evaluate, half) for half in position.chunk(2)]
+        prior, likelihood, failed = (torch.cat(parts) for parts in zip(*halves, strict=True))
+        return prior, likelihood, failed
+    nothing = 0 * position.nan_to_num(0, 0, 0).sum(-1) - torch.inf  # with a gradient, of zero
+    return nothing, nothing, torch.ones(1, dtype=torch.bool, device=position.device)
 
 
 class Tolerant:
@@ -105,11 +116,9 @@ class Tolerant:
 
     def __call__(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
         """Evaluate all chains at once, and where that fails all but those that fail."""
-        try:
-            return self.evaluate(position, which)
-        except (RuntimeError, ValueError, ArithmeticError) as error:
-            if not is_numerical(error):
-                raise
+        together = or_else(None, lambda: self.evaluate(position, which))
+        if together is not None:
+            return together
         if self.groups is None:
             found = [where_it_can_be_computed(lambda rows: self.evaluate(rows, None), position)]
         else:
@@ -143,20 +152,6 @@ class Tolerant:
         before = self._each
         self._each = every if before is None or before.shape != every.shape else before + every
         self.total += int(failed.sum())
-
-
-def or_else(otherwise: T, run: Callable[[], T]) -> T:
-    """Return what a function returns, or something else where it fails numerically.
-
-    >>> or_else(0.0, lambda: 1 / 0)
-    0.0
-    """
-    try:
-        return run()
-    except (RuntimeError, ValueError, ArithmeticError) as error:
-        if not is_numerical(error):
-            raise
-    return otherwise
 
 
 def at_some_draw(run: Callable[[], T]) -> T:

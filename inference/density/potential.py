@@ -22,7 +22,7 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.density import Density
-from posterior_inpainting.inference.density.numerical_failures import Tolerant, is_numerical, or_else
+from posterior_inpainting.inference.density.numerical_failures import Tolerant, or_else
 from posterior_inpainting.inference.density.structure_of_model import read_structure, run_group
 from posterior_inpainting.inference.density.supports import is_identity
 from posterior_inpainting.inference.density.traced_density import (
@@ -183,11 +183,9 @@ class Potential(Density):
             return {"position": self._change.unconstrain_trace(run_group(self.problem, self.groups))}
 
         with torch.no_grad():
-            try:
-                return self._by_row(position, (self.like.new_zeros(count),))["position"]
-            except (RuntimeError, ValueError, ArithmeticError) as error:
-                if not is_numerical(error):
-                    raise
+            together = or_else(None, lambda: self._by_row(position, (self.like.new_zeros(count),)))
+            if together is not None:
+                return together["position"]
             # One by one: where a draw fails, the start is hopeless and drawn again.
             lost = self.like.new_full((self.dim,), torch.nan)
             return torch.stack([or_else(lost, lambda: position(lost)["position"]) for _ in range(count)])

@@ -23,8 +23,8 @@ class Verdict:
     ----------
     kind
         ``"converged"``, ``"diverging"``, ``"stuck"``, ``"several modes"``, ``"not mixing"``, ``"too few draws"``,
-        ``"biased"``; for other
-        draws than a Markov chain's ``"independent"``, ``"particles"``, ``"restarts"`` or ``"path"``.
+        ``"biased"``; for other draws than a Markov chain's ``"independent"``, ``"particles"``, ``"restarts"`` or
+        ``"path"``.
     reason
         The check that it rests on, with its figures.
     advice

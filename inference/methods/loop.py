@@ -166,7 +166,7 @@ def drive(process: Process, plan: Plan) -> Run:
     """Run a process to its end, or go on with what the plan's store holds.
 
     Ctrl-C, a spent budget and a divergence end it early with the draws that are there; if there are none, the error
-    reaches the caller. So does, without being called incomplete, the plan's watch.
+    reaches the caller. Where the plan's watch ends it, it is whole.
 
     Parameters
     ----------

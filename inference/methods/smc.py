@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.methods.annealing import Annealing
 from posterior_inpainting.inference.methods.evidence_resampling import resampled
@@ -74,6 +75,7 @@ class TemperedSMC(AnnealingSettings, Method):
             HamiltonianMoves(self, density), self.share, plan.chains, plan.draws, plan.streams
         )
         drive(process, plan)
+        warn_of_failures(density.failures, density.gradients)
         with torch.no_grad():
             log_density = sum(density(process.cloud.position))
         return from_replicates(process, problem, plan, {"lp": log_density})

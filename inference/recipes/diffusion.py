@@ -125,9 +125,8 @@ class DenoiserRecipe(DatasetRecipe):
         shape = (images.shape[1], *(self.patches[:1] * 2 if self.patches else images.shape[2:]))
         network = self.network(images).to(images.device)
         model = DiffusionPrior(network, shape, steps=1).to(images.device)
-        if (
-            images.is_cuda
-        ):  # as many small steps as there are, they wait for each other where they run one by one
+        # Of as many small operations as these, each waits for the one before it where they are not made into a few.
+        if images.is_cuda:
             network.near.compile()
             if network.fill is not None:
                 network.fill.compile()

@@ -28,13 +28,15 @@ _CHUNK = 500_000
 _TAILS = (0.05, 0.95)
 
 
-def rhat(values: np.ndarray) -> np.ndarray:
+def rhat(values: np.ndarray, ranks: bool = True) -> np.ndarray:
     """Return the rank-normalised split R-hat, the larger one of bulk and folded draws.
 
     Parameters
     ----------
     values
         ``(chain, draw, ...)``. A single chain is compared with itself, half with half.
+    ranks
+        Whether to take ranks; without, it is that of the draws as they are, which costs a tenth.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def rhat(values: np.ndarray) -> np.ndarray:
     if values.shape[0] == 1:
         half = values.shape[1] // 2
         values = values[:, : 2 * half].reshape(2, half, *values.shape[2:])
-    return _by_chunk(values, _rhat)
+    return _by_chunk(values, _rhat if ranks else lambda piece: _plain_rhat(_halves(piece)))
 
 
 def ess(values: np.ndarray, kind: str = "bulk") -> np.ndarray:

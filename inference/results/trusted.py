@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +23,8 @@ __all__ = ["ESS", "RHAT", "Trusted", "Watch"]
 
 #: Thresholds of Vehtari et al. 2021: R-hat, and total ESS of draws that can be used.
 RHAT, ESS = 1.01, 400.0
+#: Draws a chain without which there is no R-hat.
+_LEAST = 4
 #: Draws a chain at the first look, and by how much more there are at each that follows.
 _FIRST, _MORE = 8, 4 / 3
 
@@ -74,7 +77,9 @@ class Trusted:
         asked = f"where less than {self.rhat:g} is asked for"
         if any(len(one) < 2 for one in values.values()):
             return "a second chain, without which no mode that one never saw is missed"
-        worst, name = _worst(values, _plain_rhat)
+        if any(one.shape[1] < _LEAST for one in values.values()):
+            return f"draws: fewer than {_LEAST} a chain"
+        worst, name = _worst(values, partial(rhat, ranks=False))
         if worst > 1 + 2 * (self.rhat - 1):
             return f"R-hat {worst:.2f} of {name}, {asked}"
         worst, name = _worst(values, rhat)
@@ -137,14 +142,3 @@ def _worst(
     found = {name: np.asarray(statistic(one)).ravel() for name, one in values.items() if one.shape[-1]}
     most = {name: float(np.nanmax(one)) for name, one in found.items() if not np.isnan(one).all()}
     return max(((value, name) for name, value in most.items()), default=(1.0 - np.finfo(float).eps, ""))
-
-
-def _plain_rhat(values: np.ndarray) -> np.ndarray:
-    """Split R-hat of the draws as they are."""
-    chains, draws = values.shape[0], values.shape[1] // 2
-    if draws < 2:
-        return np.full(values.shape[2:], np.inf)
-    halves = values[:, : 2 * draws].reshape(2 * chains, draws, -1)
-    within, between = halves.var(1, ddof=1).mean(0), halves.mean(1).var(0, ddof=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sqrt((draws - 1) / draws + between / within)

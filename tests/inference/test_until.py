@@ -134,6 +134,11 @@ def test_one_chain_never_is_enough():
     assert found.attrs["until_missing"].startswith("a second chain")
 
 
+def test_a_few_draws_never_are_enough():
+    found = infer(MODEL, SEEN, ChEES(warmup=50), draws=3, chains=4, until=Trusted(), **QUIET)
+    assert found.attrs["until_missing"] == "draws: fewer than 4 a chain"
+
+
 def test_many_images_end_together_when_all_have_it():
     seen = [Observation(image, SEEN.mask) for image in DIGITS[:3]]
     found = infer_many(MODEL, seen, ChEES(warmup=100), draws=4000, chains=8, until=Trusted(), **QUIET)

@@ -54,7 +54,8 @@ def test_moments(truth, method, draws, chains):
 
 
 def test_particles(truth):
-    found = sample(walled, TemperedSMC(), draws=60, chains=4, progress=False, seed=1)
+    with pytest.warns(UserWarning, match="could not be computed"):
+        found = sample(walled, TemperedSMC(), draws=60, chains=4, progress=False, seed=1)
     x = found.posterior["x"].to_numpy()
     assert x.min() > WALL
     assert abs(x.mean() - truth[0]) < 4 * np.sqrt(truth[1] / x.size) * 2  # moves leave some correlation
