@@ -13,12 +13,14 @@ from .evaluation.pruning import prune, pruning_curve
 from .evaluation.step_doubling import StepDoubling, step_doubling
 from .verbs import infer, infer_many, sample
 from .methods.alternating import Alternating
+from .methods.auto import Auto
 from .methods.chees import ChEES
 from .methods.conditional_diffusion import ConditionalDiffusion
 from .methods.diffpir import DiffPIR
 from .methods.dps import DPS
 from .methods.exact import Exact
 from .methods.gibbs import Gibbs
+from .methods.global_local import GlobalLocal
 from .methods.hmc import HMC, NUTS
 from .methods.langevin import MALA, ULA
 from .methods.nested import Nested
@@ -64,6 +66,7 @@ __all__ = [
     "AdversarialTraining",
     "Alternating",
     "Approach",
+    "Auto",
     "BayesByBackprop",
     "Calibration",
     "ChEES",
@@ -76,6 +79,7 @@ __all__ = [
     "ExpertScoreMatching",
     "FillLikelihood",
     "Gibbs",
+    "GlobalLocal",
     "Loss",
     "Method",
     "Nested",

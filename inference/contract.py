@@ -7,7 +7,7 @@ one writes ``run`` and states where it differs. Nothing is looked up by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -79,7 +79,10 @@ class Checkpoints(Protocol):
 class Watching(Protocol):
     """What looks at draws as they come, and says when a run may end; ``results.trusted.Watch`` does."""
 
-    missing: str
+    @property
+    def missing(self) -> str:
+        """What the draws lacked at the last look, ``""`` where it was nothing."""
+        ...
 
     def is_enough(self, latents: dict[str, Tensor]) -> bool:
         """Take in a block of draws ``(group, chain, draw, ...)``; return whether no more are needed."""
@@ -87,6 +90,24 @@ class Watching(Protocol):
 
     def look(self) -> str:
         """Return what the draws so far lack, ``""`` where it is nothing."""
+        ...
+
+    def lacks(self, group: int) -> str:
+        """Return what those of one posterior lacked when they were last looked at."""
+        ...
+
+    def again(self, groups: Sequence[int], first: int = 8, patience: int | None = None) -> Watching:
+        """Return a watch with the same goal on new draws of some of the posteriors.
+
+        Parameters
+        ----------
+        groups
+            Their numbers.
+        first
+            Draws a chain at the first look.
+        patience
+            Draws a chain after which chains that disagree need not go on.
+        """
         ...
 
 
@@ -189,6 +210,9 @@ class Method(ABC):
     is_resumable: bool = False
     #: Whether a run looks at its plan's ``watch`` and ends when that says so.
     can_end_early: bool = False
+    #: Draws a chain, at the most where there is a goal, and chains, where the caller names none.
+    usual_draws: int = 1000
+    usual_chains: int = 4
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -203,6 +227,15 @@ class Method(ABC):
     def runs_together(self) -> bool:
         """Whether :meth:`run_together` draws from many posteriors in one batch."""
         return False
+
+    @property
+    def goal(self) -> Any:
+        """What its draws have to reach where the caller says nothing; ``None`` to draw as many as are asked for."""
+        return None
+
+    def chosen(self, problem: Problem) -> Method:
+        """Return the method that draws: itself, of all but those that choose another by the problem."""
+        return self
 
     @abstractmethod
     def run(self, problem: Problem, plan: Plan) -> Draws:

@@ -7,7 +7,7 @@ import time
 import types
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from posterior_inpainting.inference.density.numerical_failures import at_some_dr
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.traced_density import run_unvalidated
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
+from posterior_inpainting.inference.methods.auto import Auto
 from posterior_inpainting.inference.methods.ranges import check_ranges
 from posterior_inpainting.inference.results.containers import to_arviz
 from posterior_inpainting.inference.results.convert import KEPT
@@ -34,6 +35,7 @@ from posterior_inpainting.models.images.available_memory import check_memory
 from posterior_inpainting.models.shapes import describe
 
 __all__ = [
+    "Settled",
     "attributes",
     "callers_state_kept",
     "check_kept",
@@ -43,6 +45,7 @@ __all__ = [
     "deterministics",
     "executed",
     "of_goal",
+    "settled",
     "timed_from",
     "values_of",
     "with_efficiency",
@@ -93,6 +96,45 @@ def callers_state_kept() -> Iterator[None]:
     devices = [*range(torch.cuda.device_count())]
     with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope():
         yield
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is run in answer to a call: the method that was named or chosen, how much of it, and with which goal."""
+
+    method: Method
+    draws: int
+    chains: int
+    goal: Trusted | None
+    chosen_by: str
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What the result says of the choice."""
+        return {"chosen_by": self.chosen_by} if self.chosen_by else {}
+
+
+def settled(
+    problem: Problem,
+    method: Method | None,
+    draws: int | None,
+    chains: int | None,
+    until: Trusted | None,
+    thin: int = 1,
+) -> Settled:
+    """Return what to run where the caller leaves something open, checked; arguments are those of ``infer``."""
+    named = Auto() if method is None else method
+    if not isinstance(named, Method):
+        raise ValueError(f"method is {describe(named)}; expected one such as NUTS() or Variational()")
+    with callers_state_kept():
+        chosen = named.chosen(problem)
+    draws = chosen.usual_draws if draws is None else draws
+    chains = chosen.usual_chains if chains is None else chains
+    check_run(chosen, draws, chains, thin)
+    if chosen is named:
+        check_until(chosen, until)
+    goal = (named.goal if until is None else until) if chosen.can_end_early else None
+    return Settled(chosen, draws, chains, goal, "" if chosen is named else named.label)
 
 
 def check_run(method: Method, draws: int, chains: int, thin: int = 1) -> None:
@@ -161,9 +203,12 @@ def check_until(method: Method, until: Trusted | None) -> None:
         )
 
 
-def of_goal(watch: Watch | None) -> dict[str, Any]:
+def of_goal(watch: Watch | None, group: int = 0) -> dict[str, Any]:
     """Return what a run with a goal says of it: the goal, and what its draws lack, ``""`` where that is nothing."""
-    return {} if watch is None else {"until": str(watch.goal), "until_missing": watch.look()}
+    if watch is None:
+        return {}
+    watch.look()
+    return {"until": str(watch.goal), "until_missing": watch.lacks(group)}
 
 
 def check_kept(keep: Collection[str]) -> None:
@@ -181,10 +226,10 @@ def values_of(problem: Problem) -> int:
     return sum(torch.as_tensor(trace.nodes[name]["value"]).numel() for name in names)
 
 
-def attributes(problem: Problem, method: Method, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
+def attributes(problem: Problem, run: Settled, drawn: Draws, seed: int, seconds: float) -> dict[str, Any]:
     """Say what was run, in numbers and words that survive netCDF."""
-    model = problem.model
-    return {
+    model, method = problem.model, run.method
+    return run.attrs | {
         "model": model.__name__ if isinstance(model, types.FunctionType) else type(model).__name__,
         "method": method.label,
         "settings": settings(method),

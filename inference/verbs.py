@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
+from posterior_inpainting.inference.density.budget import within
 from posterior_inpainting.inference.execution import (
     attributes,
     callers_state_kept,
     check_kept,
     check_memory_of_draws,
-    check_run,
-    check_until,
     deterministics,
     executed,
     of_goal,
+    settled,
     values_of,
     with_efficiency,
 )
@@ -39,10 +39,10 @@ __all__ = ["infer", "infer_many", "sample"]
 def infer(
     model: ImageModel,
     observation: Observation,
-    method: Method,
+    method: Method | None = None,
     *,
-    draws: int = 1000,
-    chains: int = 4,
+    draws: int | None = None,
+    chains: int | None = None,
     seed: int = 0,
     progress: bool = True,
     store: str | Path | None = None,
@@ -50,6 +50,7 @@ def infer(
     keep: Collection[str] = KEPT,
     max_memory: float | None = None,
     until: Trusted | None = None,
+    budget: str | None = None,
 ):
     """Draw from p(latents, hidden pixels | seen pixels).
 
@@ -60,10 +61,12 @@ def infer(
     observation
         Image and mask; nothing hidden is ever read.
     method
-        ``ChEES()``, ``ParallelTempering()``, ``TemperedSMC()``, ``MALA()``, ``NUTS()``, ``Variational()``,
-        ``MAP()``, ``Exact()`` and so on, with its settings.
+        ``Auto()`` if not given, which chooses by the model and draws until the draws can be trusted. By name:
+        ``ChEES()``, ``ParallelTempering()``, ``TemperedSMC()``, ``MALA()``, ``NUTS()``, ``Variational()``, ``MAP()``,
+        ``Exact()`` and so on, with its settings.
     draws, chains
-        Kept draws a chain, and chains. A method without a chain splits independent draws among them.
+        Kept draws a chain, at the most where there is a goal, and chains; the method's usual numbers if not given. A
+        method without a chain splits independent draws among them.
     seed
         The same seed gives bit-identical draws on the same machine; the caller's generator is left alone.
     progress
@@ -84,6 +87,9 @@ def infer(
     until
         What the draws have to reach: the run ends as soon as they do, and ``draws`` is the most that there will be.
         For every method that makes Markov chains step by step. ``attrs`` say what was reached and what not.
+    budget
+        Time or gradients at which the run ends with the draws that it has, such as ``"60 s"``, ``"5 min"`` or
+        ``"2e6 gradients"``.
 
     Returns
     -------
@@ -108,35 +114,36 @@ def infer(
     >>> dict(posterior.posterior["completion"].sizes)
     {'chain': 2, 'draw': 50, 'channel': 1, 'row': 8, 'column': 8}
     """
-    _check_image_problem(model, observation)
-    check_run(method, draws, chains, thin)
-    check_until(method, until)
-    check_kept(keep)
-    check_memory_of_draws(observation.image.numel(), draws, chains, max_memory, keep=keep)
-    problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
-    watch = None if until is None else Watch(until, values_of_images(problem, [observation]))
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
     start = time.perf_counter()
+    _check_image_problem(model, observation)
+    check_kept(keep)
+    problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
+    run = settled(problem, method, draws, chains, until, thin)
+    check_memory_of_draws(observation.image.numel(), run.draws, run.chains, max_memory, keep=keep)
+    watch = None if run.goal is None else Watch(run.goal, values_of_images(problem, [observation]))
+    plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
+    with callers_state_kept(), within(budget):
+        drawn = executed(problem, run.method, plan, store)
     with callers_state_kept():
-        drawn = executed(problem, method, plan, store)
         groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
-    attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
+    attrs = attributes(problem, run, drawn, seed, time.perf_counter() - start)
     return with_efficiency(groups, attrs | of_goal(watch))
 
 
 def infer_many(
     model: ImageModel,
     observations: Sequence[Observation],
-    method: Method,
+    method: Method | None = None,
     *,
-    draws: int = 1000,
-    chains: int = 4,
+    draws: int | None = None,
+    chains: int | None = None,
     seed: int = 0,
     progress: bool = True,
     thin: int = 1,
     keep: Collection[str] = KEPT,
     max_memory: float | None = None,
     until: Trusted | None = None,
+    budget: str | None = None,
 ) -> list:
     """Draw from the posteriors of many images in one batch, images x chains, each with its own adaptation.
 
@@ -150,13 +157,16 @@ def infer_many(
     observations
         Images of one shape, each with its mask.
     method
-        ``ChEES()``, ``MALA()`` or ``ULA()``.
+        ``Auto()`` if not given, ``GlobalLocal()``, ``ChEES()``, ``MALA()`` or ``ULA()``.
     draws, chains, seed, progress, thin, keep
         As for :func:`infer`, for each image.
     max_memory
         As for :func:`infer`, for all of them.
     until
-        As for :func:`infer`: the run ends when the draws of all of them have reached it.
+        As for :func:`infer`: the run ends when the draws of all of them have reached it; with ``GlobalLocal()`` images
+        that have leave the batch at the end of a round.
+    budget
+        As for :func:`infer`, for all of them.
 
     Returns
     -------
@@ -179,44 +189,46 @@ def infer_many(
     >>> len(posteriors), dict(posteriors[0].posterior["z"].sizes)
     (3, {'chain': 8, 'draw': 20, 'latent': 2})
     """
+    start = time.perf_counter()
     if not observations:
         raise ValueError("observations is empty; expected at least one")
     for observation in observations:
         _check_image_problem(model, observation)
-    check_run(method, draws, chains, thin)
-    check_until(method, until)
     check_kept(keep)
-    if not method.runs_together:
+    first = Problem(model, (observations[0].image, observations[0].mask), guide=model.guide)
+    run = settled(first, method, draws, chains, until, thin)
+    if not run.method.runs_together:
         raise ValueError(
-            f"{method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
+            f"{run.method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
         )
     count = len(observations)
-    check_memory_of_draws(observations[0].image.numel(), draws, chains, max_memory, count, keep)
+    check_memory_of_draws(observations[0].image.numel(), run.draws, run.chains, max_memory, count, keep)
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
     problem = Problem(model, (images, masks), guide=model.guide)
-    watch = None if until is None else Watch(until, values_of_images(problem, observations))
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
-    start = time.perf_counter()
+    values = values_of_images(problem, observations)
+    watch = None if run.goal is None else Watch(run.goal, values, range(count))
+    plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
     results = []
+    with callers_state_kept(), within(budget):
+        together = run.method.run_together(problem, len(observations), plan)
     with callers_state_kept():
-        together = method.run_together(problem, len(observations), plan)
         share = (time.perf_counter() - start) / len(observations)
         for index, (drawn, observation) in enumerate(zip(together, observations, strict=True)):
             one = replace(problem, args=(observation.image, observation.mask))
             streams = plan.streams.child("image", index)
             groups = convert.image_groups(drawn, one, observation, streams, keep)
-            attrs = attributes(one, method, drawn, seed, share)
-            results.append(with_efficiency(groups, attrs | of_goal(watch)))
+            attrs = attributes(one, run, drawn, seed, share)
+            results.append(with_efficiency(groups, attrs | of_goal(watch, index)))
     return results
 
 
 def sample(
     model: Callable,
-    method: Method,
+    method: Method | None = None,
     *args: Any,
-    draws: int = 1000,
-    chains: int = 4,
+    draws: int | None = None,
+    chains: int | None = None,
     seed: int = 0,
     progress: bool = True,
     store: str | Path | None = None,
@@ -224,6 +236,7 @@ def sample(
     thin: int = 1,
     max_memory: float | None = None,
     until: Trusted | None = None,
+    budget: str | None = None,
     **kwargs: Any,
 ):
     """Draw from the posterior of any Pyro model with continuous latents.
@@ -234,7 +247,7 @@ def sample(
         A Pyro model; it is called with ``args`` and ``kwargs``.
     method
         As for :func:`infer`.
-    draws, chains, seed, progress, store, thin, max_memory, until
+    draws, chains, seed, progress, store, thin, max_memory, until, budget
         As for :func:`infer`; the quantities are the latents.
     guide
         For ``Variational(guide="amortised")``.
@@ -262,18 +275,18 @@ def sample(
     >>> abs(float(idata.posterior["fairness"].mean()) - 4 / 7) < 0.05
     True
     """
-    check_run(method, draws, chains, thin)
-    check_until(method, until)
-    problem = Problem(model, args, kwargs, guide)
-    check_memory_of_draws(values_of(problem), draws, chains, max_memory)
-    watch = None if until is None else Watch(until, values_of_latents)
-    plan = Plan(draws, chains, Streams(seed), progress, thin=thin, watch=watch)
     start = time.perf_counter()
+    problem = Problem(model, args, kwargs, guide)
+    run = settled(problem, method, draws, chains, until, thin)
+    check_memory_of_draws(values_of(problem), run.draws, run.chains, max_memory)
+    watch = None if run.goal is None else Watch(run.goal, values_of_latents)
+    plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
+    with callers_state_kept(), within(budget):
+        drawn = executed(problem, run.method, plan, store)
     with callers_state_kept():
-        drawn = executed(problem, method, plan, store)
         derived = deterministics(problem, drawn.latents)
         groups = convert.latent_groups(replace(drawn, latents=drawn.latents | derived))
-    attrs = attributes(problem, method, drawn, seed, time.perf_counter() - start)
+    attrs = attributes(problem, run, drawn, seed, time.perf_counter() - start)
     return with_efficiency(groups, attrs | of_goal(watch))
 
 

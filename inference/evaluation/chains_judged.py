@@ -11,6 +11,7 @@ from posterior_inpainting.inference.evaluation.judgement import ESS, RHAT, Verdi
 from posterior_inpainting.inference.evaluation.stuck_chains import stuck_chains
 from posterior_inpainting.inference.results.chain_statistics import ess, rhat
 from posterior_inpainting.inference.results.containers import group
+from posterior_inpainting.inference.results.trusted import ERROR_OF_SD, error_of_wide_ones
 
 __all__ = ["judge_chains"]
 
@@ -47,7 +48,14 @@ def judge_chains(idata) -> Verdict:
         )
         return Verdict("diverging", reason, "Take smaller steps (target_acceptance=0.9), or reparametrise.")
     if worst < RHAT and effective >= ESS and chains > 1:
-        return trusted("converged", figures, idata.attrs)
+        errors = np.concatenate([error_of_wide_ones(one) for one in values.values()])
+        spread = 0.0 if np.isnan(errors).all() else float(np.nanmax(errors))
+        if spread <= ERROR_OF_SD:
+            return trusted("converged", figures, idata.attrs)
+        reason = f"standard error {100 * spread:.0f} % of a standard deviation; {figures}"
+        return Verdict(
+            "too few draws", reason, f"Draw {np.ceil((spread / ERROR_OF_SD) ** 2):.0f} times as many."
+        )
     if chains == 1 and worst < _APART:
         advice = "One chain cannot know of modes that it never saw: run several chains."
         return Verdict("too few draws", figures, advice)

@@ -113,11 +113,6 @@ class ChEES(Kernel):
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
 
-    @property
-    def runs_together(self) -> bool:
-        """Whether it draws from many posteriors at once: not from tempered starts, which are of one."""
-        return self.init != "tempered"
-
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``, or where ``init`` says."""
         chains = position.shape[1]

@@ -55,6 +55,8 @@ class Gibbs(Method):
     draws_are = "markov"
     can_end_early = True
     is_resumable = True
+    usual_draws = 50
+    usual_chains = 8
 
     def __post_init__(self):
         if self.warmup < 0 or self.thin < 1:

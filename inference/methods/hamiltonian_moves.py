@@ -42,11 +42,11 @@ class HamiltonianMoves(Moves):
         self.settings, self.density = settings, density
 
     def start(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
-        """Return draws of the prior at which the density is finite."""
-        position = draw_starts(self.density, count, streams)
+        """Return draws of the prior at which the density is finite, as many for each posterior."""
+        position = draw_starts(self.density, count // (self.density.groups or 1), streams)
         with torch.no_grad():
             log_likelihood = self.density(position)[1]
-        return position.squeeze(0), log_likelihood.squeeze(0)
+        return position.flatten(0, 1), log_likelihood.flatten(0, 1)
 
     def move(self, cloud: Cloud, generator: Generator) -> Cloud:
         """Move every particle until it has forgotten where it was."""

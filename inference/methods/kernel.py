@@ -7,6 +7,8 @@ one posterior, drawn from by many chains, and several groups (images) can run in
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Generator, Tensor
@@ -91,10 +93,26 @@ def run_kernel(kernel: Kernel, density: Density, plan: Plan, position: Tensor | 
 
 
 class KernelProcess(Process):
-    """A kernel on a density as a process: an iteration a step, positions kept after the warm-up."""
+    """A kernel on a density as a process: an iteration a step, positions kept after the warm-up.
 
-    def __init__(self, kernel: Kernel, density: Density, plan: Plan, position: Tensor | None = None):
+    Parameters
+    ----------
+    kernel, density, plan, position
+        As for :func:`run_kernel`.
+    begin
+        Makes the first state from a generator, in place of the kernel's start at ``position``.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        density: Density,
+        plan: Plan,
+        position: Tensor | None = None,
+        begin: Callable[[Generator], Any] | None = None,
+    ):
         self.kernel, self.density, self.plan, self.position = kernel, density, plan, position
+        self.begin = begin
         self.total, self.draws = kernel.warmup + plan.iterations, plan.draws
         self._info: dict[str, Tensor] = {}
 
@@ -116,12 +134,19 @@ class KernelProcess(Process):
 
     def start(self) -> None:
         """Draw the starts, and let the kernel make its first state of them."""
-        streams, position = self.plan.streams, self.position
-        if position is None:
-            position = draw_starts(self.density, self.plan.chains, streams)
-        self._generator = streams.generator("momenta", device=position.device)
+        streams, begin = self.plan.streams, self.begin
+        if begin is None:
+            given = self.position
+            position = draw_starts(self.density, self.plan.chains, streams) if given is None else given
+            begin = partial(self.kernel.start, self.density, position)
+        self._generator = streams.generator("momenta", device=self.density.like.device)
         with streams.seeded("initialisation"):
-            self._state = self.kernel.start(self.density, position, self._generator)
+            self._state = begin(self._generator)
+
+    @property
+    def position_now(self) -> Tensor:
+        """Where the chains are, ``(group, chain, dim)``."""
+        return self._state.point.position
 
     def step(self) -> Row | None:
         """Make one iteration of every chain."""

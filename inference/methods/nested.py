@@ -96,6 +96,8 @@ class Nested(Method):
             )
 
     is_resumable = True
+    usual_draws = 50
+    usual_chains = 16
 
     @property
     def draws_are(self) -> DrawsAre:  # type: ignore[override]

@@ -89,6 +89,9 @@ class NoiseMatchedGibbs(DenoisingKernel):
     ('markov', 0)
     """
 
+    usual_draws = 50
+    usual_chains = 16
+
     steps: int | None = 40
     warmup: int = 40
 

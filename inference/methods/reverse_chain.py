@@ -64,6 +64,8 @@ class ReverseChain(Method):
     steps: int
     draws_are = "independent"
     is_resumable = True
+    usual_draws = 100
+    usual_chains = 1
 
     @property
     def runs_together(self) -> bool:

@@ -81,17 +81,18 @@ class TemperedSMC(AnnealingSettings, Method):
         return from_replicates(process, problem, plan, {"lp": log_density})
 
     def starts(self, density: Density, count: int, generator: Generator) -> Tensor:
-        """Return ``(group, count, dim)`` particles of one replicate of at least 256."""
-        if density.groups is not None:
-            raise ValueError("tempered starts are for one posterior at a time")
-        particles = max(256, count)
+        """Return ``(group, count, dim)`` particles of one replicate of at least 256 for each posterior."""
+        return self.cloud(density, max(256, count), generator)[:, :count]
+
+    def cloud(self, density: Density, particles: int, generator: Generator) -> Tensor:
+        """Return the particles ``(group, particle, dim)`` of one replicate for each posterior, in no order."""
         # A stream of its own, told by the generator that the kernel was given.
         number = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        process = Annealing(HamiltonianMoves(self, density), self.share, 1, particles, Streams(number))
+        moves, groups = HamiltonianMoves(self, density), density.groups or 1
+        process = Annealing(moves, self.share, groups, particles, Streams(number))
         drive(process, Plan(0, 1))
         position = process.cloud.position
-        chosen = torch.randperm(particles, generator=generator, device=position.device)[:count]
-        return position[:, chosen]
+        return position[:, torch.randperm(particles, generator=generator, device=position.device)]
 
 
 def from_replicates(process: Annealing, problem: Problem, plan: Plan, stats: dict[str, Any]) -> Draws:

@@ -76,6 +76,8 @@ class TwoStage(Method):
 
     draws_are = "markov"
     is_resumable = True
+    usual_draws = 50
+    usual_chains = 16
 
     def __post_init__(self):
         if self.warmup < 10:

@@ -21,7 +21,7 @@ from scipy import fft
 from scipy.special import ndtri
 from torch import Tensor
 
-__all__ = ["autocorrelation_time", "ess", "rhat"]
+__all__ = ["autocorrelation_time", "error_of_sd", "ess", "rhat"]
 
 #: Numbers that are worked on at a time: few, because what stays in the processor's cache is faster.
 _CHUNK = 500_000
@@ -89,6 +89,31 @@ def ess(values: np.ndarray, kind: str = "bulk") -> np.ndarray:
     if kind not in kinds:
         raise ValueError(f"kind={kind!r}; expected 'bulk', 'tail' or 'mean'")
     return _by_chunk(values, kinds[kind])
+
+
+def error_of_sd(values: np.ndarray) -> np.ndarray:
+    r"""Return the Monte Carlo standard error of standard deviations, relative to them.
+
+    With :math:`\kappa` the kurtosis and N the effective sample size of squared deviations it is
+    :math:`\tfrac12 \sqrt{(\kappa - 1) / N}`: that of a far mode of little weight is large, whatever R-hat says.
+
+    Parameters
+    ----------
+    values
+        ``(chain, draw, ...)``.
+
+    Returns
+    -------
+    ndarray
+        Shaped as one draw; NaN for a quantity that does not vary or has a NaN, and for fewer than 4 draws.
+
+    Examples
+    --------
+    >>> draws = np.random.default_rng(0).normal(size=(4, 500))
+    >>> abs(float(error_of_sd(draws)) - 0.5 * (2 / 2000) ** 0.5) < 0.003
+    True
+    """
+    return _by_chunk(values, _error_of_sd)
 
 
 def autocorrelation_time(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,6 +266,12 @@ def _ess_tail(values: np.ndarray) -> np.ndarray:
         quantile = np.where(below == above, below, between)
         found.append(_plain_ess(_halves((values <= quantile[:, None, None]).astype(float))))
     return np.minimum(*found)
+
+
+def _error_of_sd(values: np.ndarray) -> np.ndarray:
+    squares = np.square(values.astype(float) - values.mean((1, 2), keepdims=True, dtype=float))
+    kurtosis = np.square(squares).mean((1, 2)) / np.square(squares.mean((1, 2)))
+    return 0.5 * np.sqrt((kurtosis - 1) / _plain_ess(_halves(squares)))
 
 
 def _plain_ess(values: np.ndarray) -> np.ndarray:

@@ -10,23 +10,31 @@ first by R-hats without ranks, a single pass, which let through what has any cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from posterior_inpainting.inference.results.chain_statistics import ess, rhat
+from posterior_inpainting.inference.results.chain_statistics import error_of_sd, ess, rhat
 
-__all__ = ["ESS", "RHAT", "Trusted", "Watch"]
+__all__ = ["ERROR_OF_SD", "ESS", "FIRST", "RHAT", "Trusted", "Watch", "error_of_wide_ones"]
 
 #: Thresholds of Vehtari et al. 2021: R-hat, and total ESS of draws that can be used.
 RHAT, ESS = 1.01, 400.0
+#: Relative standard error of standard deviations of draws that can be used, and the part of the widest quantity that
+#: one varies by if its own is to count.
+ERROR_OF_SD, _WIDE = 0.07, 0.1
 #: Draws a chain without which there is no R-hat.
 _LEAST = 4
+#: What there is to say before the first look.
+_NONE = "draws: none are there"
+#: From a block's latents by site, ``(group, chain, draw, *event)``, and the numbers of its groups: what is judged of
+#: each, name -> ``(chain, draw, quantity)``.
+Values = Callable[[dict[str, Tensor], Sequence[int]], list[dict[str, np.ndarray]]]
 #: Draws a chain at the first look, and by how much more there are at each that follows.
-_FIRST, _MORE = 8, 4 / 3
+FIRST, _MORE = 8, 4 / 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class Trusted:
         Which the rank-normalised split R-hat of every latent and hidden pixel has to be below.
     ess
         Which their effective sample sizes, in bulk and in both tails, have to be above.
+    error_of_sd
+        Which the standard errors of their standard deviations, relative to these, have to be below: of all but those
+        that vary less than a tenth of the widest of their name.
 
     Raises
     ------
@@ -58,11 +69,13 @@ class Trusted:
 
     rhat: float = RHAT
     ess: float = ESS
+    error_of_sd: float = ERROR_OF_SD
 
     def __post_init__(self):
-        if not self.rhat > 1 or not self.ess > 0:
+        if not self.rhat > 1 or not self.ess > 0 or not self.error_of_sd > 0:
             raise ValueError(
-                f"rhat={self.rhat}, ess={self.ess}; expected an R-hat above 1 and a positive sample size"
+                f"rhat={self.rhat}, ess={self.ess}, error_of_sd={self.error_of_sd}; expected an R-hat above 1, a "
+                "positive sample size and a positive error"
             )
 
     def __str__(self) -> str:
@@ -89,6 +102,12 @@ class Trusted:
             least, name = _worst(values, lambda one, kind=kind: -ess(one, kind))  # type: ignore[misc]
             if not -least > self.ess:
                 return f"ESS {-least:.0f} {where} of {name}, where more than {self.ess:g} are asked for"
+        worst, name = _worst(values, error_of_wide_ones)
+        if worst > self.error_of_sd:
+            return (
+                f"standard error {100 * worst:.0f} % of a standard deviation of {name}, where less than "
+                f"{100 * self.error_of_sd:g} % is asked for"
+            )
         return ""
 
 
@@ -100,35 +119,75 @@ class Watch:
     goal
         What they have to reach.
     values
-        From latents ``(group, chain, draw, *event)`` by site, a block of a run, to what is judged of each group:
-        name -> ``(chain, draw, quantity)``.
+        Makes what is judged of a block of draws.
+    groups
+        Numbers of the posteriors.
+    first
+        Draws a chain at the first look.
+    patience
+        Draws after which a run may end because its chains disagree, so that it can be begun anew; ``None`` for never.
     """
 
-    def __init__(self, goal: Trusted, values: Callable[[dict[str, Tensor]], list[dict[str, np.ndarray]]]):
-        self.goal, self.values = goal, values
+    def __init__(
+        self,
+        goal: Trusted,
+        values: Values,
+        groups: Sequence[int] = (0,),
+        first: int = FIRST,
+        patience: int | None = None,
+    ):
+        self.goal, self.values, self.groups, self.patience = goal, values, [*groups], patience
         self.blocks: list[list[dict[str, np.ndarray]]] = []
-        self.draws, self.looked, self.next = 0, 0, _FIRST
-        self.missing = "draws: none are there"
+        self.draws, self.looked, self.next = 0, 0, first
+        self.lacking = dict.fromkeys(self.groups, _NONE)
+
+    @property
+    def missing(self) -> str:
+        """What was lacking at the last look, of the first posterior that lacks anything."""
+        return next((self.lacking[group] for group in self.groups if self.lacking[group]), "")
+
+    def again(self, groups: Sequence[int], first: int = FIRST, patience: int | None = None) -> Watch:
+        """Return a watch with the same goal on new draws of some of the posteriors; this one learns what it sees."""
+        found = Watch(self.goal, self.values, groups, first, patience)
+        found.lacking = self.lacking
+        self.lacking |= dict.fromkeys(groups, _NONE)
+        return found
+
+    def lacks(self, group: int) -> str:
+        """Return what the draws of one posterior lacked at the last look."""
+        return self.lacking[group]
 
     def is_enough(self, latents: dict[str, Tensor]) -> bool:
         """Take in a block of draws; return whether no more are needed."""
-        self.blocks.append(self.values(latents))
+        self.blocks.append(self.values(latents, self.groups))
         self.draws += next(iter(latents.values())).shape[2]
         if self.draws >= self.next:
             self.next = int(np.ceil(_MORE * self.draws))
             self.look()
-        return not self.missing
+        lacking = [self.lacking[group] for group in self.groups]
+        impatient = self.patience is not None and self.draws >= self.patience
+        return all(not words or (impatient and words.startswith("R-hat")) for words in lacking)
 
     def look(self) -> str:
         """Return what the draws so far lack, of the first group that lacks anything."""
-        if self.looked == self.draws:
-            return self.missing
-        self.looked = self.draws
-        groups = zip(*self.blocks, strict=True)
-        self.blocks = [[_joined(blocks) for blocks in groups]]
-        lacking = (self.goal.missing(values) for values in self.blocks[0])
-        self.missing = next((words for words in lacking if words), "")
+        if self.looked < self.draws:
+            self.looked = self.draws
+            self.blocks = [[_joined(blocks) for blocks in zip(*self.blocks, strict=True)]]
+            for group, values in zip(self.groups, self.blocks[0], strict=True):
+                self.lacking[group] = self.goal.missing(values)
         return self.missing
+
+
+def error_of_wide_ones(values: np.ndarray) -> np.ndarray:
+    """Return relative errors of standard deviations of ``(chain, draw, quantity)``; NaN where one hardly varies.
+
+    >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2)) * [1, 0.01]
+    >>> np.isnan(error_of_wide_ones(draws)).tolist()
+    [False, True]
+    """
+    widths = values.std((0, 1))
+    with np.errstate(invalid="ignore"):
+        return np.where(widths < _WIDE * np.nanmax(widths), np.nan, error_of_sd(values))
 
 
 def _joined(blocks: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -13,19 +13,18 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.tracing import plate_nesting
 from posterior_inpainting.inference.results.convert import completions_of_draws
+from posterior_inpainting.inference.results.trusted import Values
 from posterior_inpainting.models.observations import Observation
 
 __all__ = ["values_of_images", "values_of_latents"]
 
-#: Values of a block: for each posterior, name -> ``(chain, draw, quantity)``.
-Values = Callable[[dict[str, Tensor]], list[dict[str, np.ndarray]]]
 #: Latents of more values than this are not judged by themselves, as they are not kept: their completions are.
 _SMALL = 10_000
 #: Completions that are made at a time.
 _CHUNK = 512
 
 
-def values_of_latents(latents: dict[str, Tensor]) -> list[dict[str, np.ndarray]]:
+def values_of_latents(latents: dict[str, Tensor], which: Sequence[int] = ()) -> list[dict[str, np.ndarray]]:
     """Return all latents of a block ``(group, chain, draw, *event)``.
 
     >>> (one,) = values_of_latents({"z": torch.zeros(1, 4, 10, 2, 3)})
@@ -53,10 +52,11 @@ def values_of_images(problem: Problem, observations: Sequence[Observation]) -> V
         """Return the plates of the model, which is run for it, where its latents are not enough."""
         return plate_nesting(problems[0])
 
-    def values(latents: dict[str, Tensor]) -> list[dict[str, np.ndarray]]:
+    def values(latents: dict[str, Tensor], which: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return the values of a block."""
         found = []
-        for group, (one, seen) in enumerate(zip(problems, observations, strict=True)):
+        for group, number in enumerate(which):
+            one, seen = problems[number], observations[number]
             mine = {name: value[group] for name, value in latents.items()}
             is_kept = "completion" in mine
             small = {} if is_kept else {n: v for n, v in mine.items() if v[0, 0].numel() <= _SMALL}

@@ -1,0 +1,133 @@
+"""Chains in rounds, where those of one disagree, each longer than the one before, which it learns from.
+
+A round ends when its draws have reached the goal, or when they are many and chains still disagree; where they agree and
+are only few, it goes on, because to begin anew until draws look good would choose among them by their looks. The draws
+of a run are those of its last round: what was drawn before is thrown away like any other warm-up.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from posterior_inpainting.inference.contract import Draws, Plan, Problem
+from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
+from posterior_inpainting.inference.density.potential import Potential
+from posterior_inpainting.inference.methods.kernel import Kernel, KernelProcess, as_draws
+from posterior_inpainting.inference.methods.loop import ENDED_BY, Run, drive
+
+__all__ = ["KernelInRounds"]
+
+#: Draws a chain after which the first round ends if its chains disagree, and how many times more each later one has.
+_FIRST, _MORE = 300, 2
+
+
+class KernelInRounds(Kernel):
+    """A kernel that begins anew, with what it has learnt, where there is a goal and chains disagree."""
+
+    @abstractmethod
+    def later(self) -> Kernel:
+        """Return the kernel of the rounds after the first."""
+
+    @abstractmethod
+    def go_on(self, density: Density, position: Tensor, draws: Tensor, generator: Generator) -> Any:
+        """Return the first state of a later round.
+
+        Parameters
+        ----------
+        density, generator
+            As for a start.
+        position
+            Where the chains are, ``(group, chain, dim)``.
+        draws
+            Of the last round, ``(group, draw, dim)``.
+        """
+
+    def run(self, problem: Problem, plan: Plan) -> Draws:
+        """Run all chains at once, in rounds where there is a goal."""
+        return (
+            super().run(problem, plan) if plan.watch is None else _run_in_rounds(self, problem, None, plan)[0]
+        )
+
+    def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
+        """Run the chains of all posteriors in one batch, which those leave that have reached the goal."""
+        if plan.watch is None:
+            return super().run_together(problem, groups, plan)
+        return _run_in_rounds(self, problem, groups, plan)
+
+
+def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None, plan: Plan) -> list[Draws]:
+    """Return the draws of each posterior's last round.
+
+    Parameters
+    ----------
+    kernel
+        What draws.
+    problem, groups
+        One posterior where ``None``, else as many.
+    plan
+        Its draws are the most of a round, its watch says when one may end.
+    """
+    assert plan.watch is not None
+    todo, spent = [*range(groups or 1)], torch.zeros(groups or 1)
+    found: dict[int, Draws] = {}
+    learnt: tuple[Tensor, Tensor] | None = None
+    number, count = 0, min(_FIRST, plan.draws)
+    while todo:
+        part = _of(problem, groups, todo)
+        density = Potential(part, groups=None if groups is None else len(todo))
+        # Not before half of what did not suffice: the sooner a look, the more it is a look at chance.
+        first = {"first": count // (2 * _MORE)} if number else {}
+        watch = plan.watch.again(todo, **first, patience=None if count == plan.draws else count)
+        round_plan = replace(plan.part("round", number), watch=watch)
+        this = kernel if learnt is None else kernel.later()
+        begin = None if learnt is None else partial(kernel.go_on, density, *learnt)
+        process = KernelProcess(this, density, round_plan, begin=begin)
+        try:
+            run = drive(process, round_plan)
+        except tuple(ENDED_BY) as reason:  # before a draw of this round: those of the last one are there
+            if not number:
+                raise
+            ended = {ENDED_BY[type(reason)]: 1}
+            return [
+                replace(one, attrs=one.attrs | ended) if g in todo else one
+                for g, one in sorted(found.items())
+            ]
+        watch.look()
+        warn_of_failures(density.failures, density.gradients)
+        spent[todo] += run.gradients / len(todo)
+        for index, group in enumerate(todo):
+            drawn = as_draws(this, run, density, index)
+            about = {"rounds": number + 1, "gradient_evaluations": int(spent[group])}
+            found[group] = replace(drawn, attrs=drawn.attrs | about)
+        left = [i for i, g in enumerate(todo) if watch.lacks(g) and count < plan.draws and not run.ended]
+        if left:
+            learnt = _learnt(run, process, density, left)
+        todo = [todo[index] for index in left]
+        number, count = number + 1, min(_MORE * count, plan.draws)
+    return [found[group] for group in sorted(found)]
+
+
+def _learnt(run: Run, process: KernelProcess, density: Potential, left: list[int]) -> tuple[Tensor, Tensor]:
+    """Return where the chains of some posteriors are, and what was drawn of each ``(group, draw, dim)``."""
+    draws = density.unconstrain({name: value.flatten(1, 2) for name, value in run.latents.items()}, batch=2)
+    return process.position_now[left], draws[left]
+
+
+def _of(problem: Problem, groups: int | None, which: list[int]) -> Problem:
+    """Return the problem of some of the posteriors."""
+    if groups is None or len(which) == groups:
+        return problem
+
+    def some(value: Any) -> Any:
+        """Return the rows of a tensor."""
+        return value[which] if isinstance(value, Tensor) else value
+
+    args = tuple(some(one) for one in problem.args)
+    return replace(problem, args=args, kwargs={name: some(one) for name, one in problem.kwargs.items()})
