@@ -8,12 +8,14 @@ from functools import partial
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.methods.alternating import Alternating
+from posterior_inpainting.inference.methods.auto import Auto
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.diffpir import DiffPIR
 from posterior_inpainting.inference.methods.dps import DPS
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.gibbs import Gibbs
+from posterior_inpainting.inference.methods.global_local import GlobalLocal
 from posterior_inpainting.inference.methods.hmc import HMC, NUTS
 from posterior_inpainting.inference.methods.langevin import MALA, ULA
 from posterior_inpainting.inference.methods.nested import Nested
@@ -60,9 +62,23 @@ class MethodEntry:
 
 _ENTRIES = (
     MethodEntry(
+        "auto",
+        Auto,
+        "the default: chooses by the model, and draws until the draws can be trusted",
+        "",
+        draws=2000,
+    ),
+    MethodEntry(
+        "global-local",
+        GlobalLocal,
+        "such chains with jumps by a mixture fitted to where chains were: several modes",
+        "Gabrié et al. 2022, Samsonov et al. 2022",
+        draws=2000,
+    ),
+    MethodEntry(
         "chees",
         ChEES,
-        "many Hamiltonian chains at once, lengths learnt: the default for codes",
+        "many Hamiltonian chains at once, lengths learnt",
         "Hoffman, Radul & Sountsov 2021",
     ),
     MethodEntry(

@@ -98,9 +98,10 @@ class GlobalLocal(KernelInRounds):
     local: ChEES = field(default_factory=lambda: ChEES(max_steps=64))
 
     def __post_init__(self):
-        for name, least in (("warmup", 20), ("proposals", 1), ("particles", 16)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}; expected at least {least}")
+        if self.warmup < 20 or self.particles < 16:
+            raise ValueError(
+                f"warmup={self.warmup}, particles={self.particles}; expected at least 20 and at least 16"
+            )
 
     def later(self) -> GlobalLocal:
         """Return the kernel of later rounds: scales and mixture are known to it."""

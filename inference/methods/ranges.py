@@ -26,6 +26,7 @@ _WHOLE = {
     "superchains": 1,
     "temperatures": 2,
     "particles": 1,
+    "proposals": 1,
 }
 #: Numbers strictly between 0 and 1, and those that are positive.
 _SHARES = ("target_acceptance", "share", "correlation")

@@ -7,6 +7,7 @@ of a run are those of its last round: what was drawn before is thrown away like 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,8 @@ __all__ = ["KernelInRounds"]
 
 #: Draws a chain after which the first round ends if its chains disagree, and how many times more each later one has.
 _FIRST, _MORE = 300, 2
+#: Draws of all chains before the first look, so that a mode of a hundredth has been seen by then as often as it should.
+_LEAST = 4000
 
 
 class KernelInRounds(Kernel):
@@ -82,9 +85,9 @@ def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None,
     while todo:
         part = _of(problem, groups, todo)
         density = Potential(part, groups=None if groups is None else len(todo))
-        # Not before half of what did not suffice: the sooner a look, the more it is a look at chance.
-        first = {"first": count // (2 * _MORE)} if number else {}
-        watch = plan.watch.again(todo, **first, patience=None if count == plan.draws else count)
+        # The sooner a look, the more it is a look at chance: later rounds not before half of what did not suffice.
+        first = max(math.ceil(_LEAST / plan.chains), count // (2 * _MORE) if number else 0)
+        watch = plan.watch.again(todo, first, None if count == plan.draws else count)
         round_plan = replace(plan.part("round", number), watch=watch)
         this = kernel if learnt is None else kernel.later()
         begin = None if learnt is None else partial(kernel.go_on, density, *learnt)

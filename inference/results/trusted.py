@@ -25,7 +25,7 @@ __all__ = ["ERROR_OF_SD", "ESS", "FIRST", "RHAT", "Trusted", "Watch", "error_of_
 RHAT, ESS = 1.01, 400.0
 #: Relative standard error of standard deviations of draws that can be used, and the part of the widest quantity that
 #: one varies by if its own is to count.
-ERROR_OF_SD, _WIDE = 0.07, 0.1
+ERROR_OF_SD, _WIDE = 0.05, 0.2
 #: Draws a chain without which there is no R-hat.
 _LEAST = 4
 #: What there is to say before the first look.
@@ -49,7 +49,7 @@ class Trusted:
         Which their effective sample sizes, in bulk and in both tails, have to be above.
     error_of_sd
         Which the standard errors of their standard deviations, relative to these, have to be below: of all but those
-        that vary less than a tenth of the widest of their name.
+        that vary less than a fifth of the widest of their name.
 
     Raises
     ------

@@ -22,11 +22,13 @@ from posterior_inpainting.inference import (
     NUTS,
     ULA,
     Alternating,
+    Auto,
     ChEES,
     ConditionalDiffusion,
     DiffPIR,
     Exact,
     Gibbs,
+    GlobalLocal,
     Nested,
     NoiseMatchedGibbs,
     NoiseMatchedSMC,
@@ -66,6 +68,7 @@ METHODS = {
     "ChEES": (ChEES(warmup=20), "code"),
     "ChEES from the guide": (ChEES(warmup=20, init="guide"), "code"),
     "ChEES tempered": (ChEES(warmup=20, init="tempered"), "code"),
+    "GlobalLocal": (GlobalLocal(warmup=20, particles=16), "code"),
     "MALA": (MALA(warmup=20, thin=2), "code"),
     "MALA from optima": (MALA(warmup=20, thin=2, init="optimum"), "code"),
     "ULA": (ULA(warmup=20, thin=2), "code"),
@@ -96,10 +99,12 @@ METHODS = {
     "DiffPIR": (DiffPIR(steps=10), "mixture"),
     "RePaint": (RePaint(steps=10, repeats=2), "mixture"),
 }
+#: Methods that choose another, which has a row; they have tests of their own.
+CHOOSERS = {Auto}
 #: A method of the catalogue without a row is tried as it is, with a short warm-up.
 for _entry in catalogue.METHODS.values():
     _method = _entry.make()
-    if type(_method) not in {type(method) for method, _ in METHODS.values()}:
+    if type(_method) not in {type(method) for method, _ in METHODS.values()} | CHOOSERS:
         _short = {"warmup": 20} if "warmup" in vars(_method) else {}
         METHODS[_entry.name] = dataclasses.replace(_method, **_short), "code"
 #: Rows that go forward in no steps, so that nothing can end them early.
@@ -115,7 +120,9 @@ PARTICULAR |= {"ChEES from the guide"}
 
 def test_every_public_method_has_a_row():
     public = {v for v in vars(inference).values() if inspect.isclass(v) and issubclass(v, Method)} - {Method}
-    missing = sorted(kind.__name__ for kind in public - {type(method) for method, _ in METHODS.values()})
+    missing = sorted(
+        kind.__name__ for kind in public - CHOOSERS - {type(method) for method, _ in METHODS.values()}
+    )
     assert not missing, (
         f"{', '.join(missing)} is not tried: add a MethodEntry to inference/catalogue/methods.py, or a row to METHODS"
     )

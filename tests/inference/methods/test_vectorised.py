@@ -14,6 +14,7 @@ from posterior_inpainting.inference import (
     MALA,
     ULA,
     ChEES,
+    GlobalLocal,
     ParallelTempering,
     TemperedSMC,
     infer,
@@ -35,6 +36,7 @@ EXACT = {
     "ChEES": (ChEES(warmup=200), 300, 32),
     "ChEES, diagonal": (ChEES(warmup=200, metric="diagonal"), 300, 32),
     "ChEES, few chains": (ChEES(warmup=300), 1500, 4),
+    "GlobalLocal": (GlobalLocal(), 300, 32),
     "MALA": (MALA(warmup=300, thin=5), 600, 32),
     "ParallelTempering": (ParallelTempering(temperatures=6, warmup=200), 300, 16),
 }
@@ -118,11 +120,15 @@ def weight_of_near(idata):
 
 @pytest.mark.parametrize(
     "setting",
-    [(ParallelTempering(temperatures=6, warmup=150), 400, 32), (TemperedSMC(), 1000, 16)],
+    [
+        (ParallelTempering(temperatures=6, warmup=150), 400, 32),
+        (TemperedSMC(), 1000, 16),
+        (GlobalLocal(), 400, 32),
+    ],
     ids=lambda s: type(s[0]).__name__,
 )
 @pytest.mark.long
-def test_both_tempered_methods_weigh_modes_rightly(setting):
+def test_methods_for_several_modes_weigh_modes_rightly(setting):
     """Seed by seed the share is right within five standard errors, which three seeds tell."""
     shares = np.array([weight_of_near(draw(two_modes, setting, seed=seed)) for seed in range(3)])
     assert abs(shares.mean() - 0.3) < 5 * max(shares.std(ddof=1), 0.01) / np.sqrt(3)

@@ -22,6 +22,7 @@ from posterior_inpainting.inference import (
     ULA,
     ChEES,
     Exact,
+    GlobalLocal,
     ParallelTempering,
     infer,
     recover,
@@ -38,6 +39,7 @@ METHODS = {
     "ChEES": ChEES(warmup=60),
     "MALA": MALA(warmup=60, thin=2),
     "ULA": ULA(step_size=0.1, warmup=60, thin=2),
+    "GlobalLocal": GlobalLocal(warmup=60),
     "ParallelTempering": ParallelTempering(temperatures=3, warmup=60),
 }
 DRAWS = 130  # not a whole number of blocks
