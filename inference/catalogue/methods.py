@@ -64,9 +64,9 @@ _ENTRIES = (
     MethodEntry(
         "auto",
         Auto,
-        "the default: chooses by the model, and draws until the draws can be trusted",
+        "chooses by the model, and draws until the draws can be trusted: the default of infer()",
         "",
-        draws=2000,
+        draws=500,
     ),
     MethodEntry(
         "global-local",

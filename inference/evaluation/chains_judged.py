@@ -90,7 +90,9 @@ def _instead(attrs: Mapping[str, Any]) -> str:
         return "give it more temperatures and longer runs, or use TemperedSMC(), which weighs modes by their evidence."
     if '"tempered"' in settings:
         return "their shares are those of the start: use ParallelTempering(), or TemperedSMC() with many particles."
-    return "use ParallelTempering(), TemperedSMC() or ChEES(init='tempered')."
+    if method == "GlobalLocal":
+        return "give it more draws and particles, or use TemperedSMC(), which weighs modes by their evidence."
+    return "use GlobalLocal(), ParallelTempering() or TemperedSMC()."
 
 
 def _alone(values: np.ndarray) -> np.ndarray:
