@@ -33,6 +33,8 @@ __all__ = ["GlobalLocal"]
 
 #: Draws of the prior that tell the scale of the wide component, and iterations that a later round warms up.
 _PRIOR, _LATER = 256, 30
+#: Chance of a jump from which on a place is sampled by jumps, whatever trajectories do there.
+_COVERED = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class GlobalLocal(KernelInRounds):
     """ChEES with jumps between modes: for posteriors of up to a hundred latents, and of any number of modes.
 
     With a goal (``infer(..., until=Trusted())``) draws come in rounds, each twice as long as the one before, which it
-    learns from; the draws are those of the last. The iterated resampling's share of moved chains is ``jumped`` in
-    ``sample_stats``.
+    learns from; the draws are those of the last. In ``sample_stats``, ``jumped`` says who moved by a jump, and
+    ``diverging`` where a trajectory diverged that no jump was likely to make up for.
 
     Parameters
     ----------
@@ -130,15 +132,16 @@ class GlobalLocal(KernelInRounds):
     def step(self, density: Density, state: State, generator: Generator) -> tuple[State, dict[str, Tensor]]:
         """Make one trajectory of every chain, then let it jump; learn while warming up."""
         chains, info = self._moves().step(density, state.chains, generator)
-        point, jumped = self._jump(density, chains.point, state.mixture, generator)
-        info = info | {"lp": point.log_density(), "jumped": jumped}
+        point, jumped, chance = self._jump(density, chains.point, state.mixture, generator)
+        lost = info["diverging"] & (chance < _COVERED)
+        info = info | {"lp": point.log_density(), "jumped": jumped, "diverging": lost}
         following = replace(state, chains=replace(chains, point=point))
         return self._learn(following), info
 
     def _jump(
         self, density: Density, point: Point, mixture: MixtureOfT, generator: Generator
-    ) -> tuple[Point, Tensor]:
-        """Choose among where each chain is and its proposals; return where it is then, and who moved."""
+    ) -> tuple[Point, Tensor, Tensor]:
+        """Choose among where chains are and their proposals; return places, who moved, and the chances to move."""
         groups, chains, dim = point.position.shape
         proposed = mixture.draw(chains * self.proposals, generator)
         with torch.no_grad():
@@ -152,7 +155,7 @@ class GlobalLocal(KernelInRounds):
         )  # in proportion to weights; the first if all are zero
         places = torch.cat([point.position.unsqueeze(2), proposed.unflatten(1, (chains, self.proposals))], 2)
         position = places.gather(2, chosen[..., None, None].expand(groups, chains, 1, dim)).squeeze(2)
-        return evaluate(density, position), chosen > 0
+        return evaluate(density, position), chosen > 0, 1 - weight.softmax(-1).nan_to_num(1.0)[..., 0]
 
     def _learn(self, state: State) -> State:
         """Take in where chains are; fit the mixture anew, to the later half of them, at the ends of windows."""

@@ -1,8 +1,8 @@
 """Chains in rounds, where those of one disagree, each longer than the one before, which it learns from.
 
-A round ends when its draws have reached the goal, or when they are many and chains still disagree; where they agree and
-are only few, it goes on, because to begin anew until draws look good would choose among them by their looks. The draws
-of a run are those of its last round: what was drawn before is thrown away like any other warm-up.
+A round ends when its draws have reached the goal, or when they are many and chains still disagree by far; where they
+agree and are only few, it goes on, because to begin anew until draws look good would choose among them by their looks.
+The draws of a run are those of its last round: what was drawn before is thrown away like any other warm-up.
 """
 
 from __future__ import annotations

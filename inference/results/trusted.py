@@ -25,7 +25,7 @@ __all__ = ["ERROR_OF_SD", "ESS", "FIRST", "RHAT", "Trusted", "Watch", "error_of_
 RHAT, ESS = 1.01, 400.0
 #: Relative standard error of standard deviations of draws that can be used, and the part of the widest quantity that
 #: one varies by if its own is to count.
-ERROR_OF_SD, _WIDE = 0.05, 0.2
+ERROR_OF_SD, _WIDE = 0.07, 0.2
 #: Draws a chain without which there is no R-hat.
 _LEAST = 4
 #: What there is to say before the first look.
@@ -33,6 +33,8 @@ _NONE = "draws: none are there"
 #: From a block's latents by site, ``(group, chain, draw, *event)``, and the numbers of its groups: what is judged of
 #: each, name -> ``(chain, draw, quantity)``.
 Values = Callable[[dict[str, Tensor], Sequence[int]], list[dict[str, np.ndarray]]]
+#: By how much more than what is asked for R-hats exceed 1 where chains disagree by far.
+_APART = 3.0
 #: Draws a chain at the first look, and by how much more there are at each that follows.
 FIRST, _MORE = 8, 4 / 3
 
@@ -125,7 +127,8 @@ class Watch:
     first
         Draws a chain at the first look.
     patience
-        Draws after which a run may end because its chains disagree, so that it can be begun anew; ``None`` for never.
+        Draws after which a run may end because its chains disagree by far, so that it can be begun anew; ``None`` for
+        never.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class Watch:
         self.blocks: list[list[dict[str, np.ndarray]]] = []
         self.draws, self.looked, self.next = 0, 0, first
         self.lacking = dict.fromkeys(self.groups, _NONE)
+        self.apart = dict.fromkeys(self.groups, 1.0)
 
     @property
     def missing(self) -> str:
@@ -164,9 +168,11 @@ class Watch:
         if self.draws >= self.next:
             self.next = int(np.ceil(_MORE * self.draws))
             self.look()
-        lacking = [self.lacking[group] for group in self.groups]
         impatient = self.patience is not None and self.draws >= self.patience
-        return all(not words or (impatient and words.startswith("R-hat")) for words in lacking)
+        return all(
+            not self.lacking[group] or (impatient and self.apart[group] > 1 + _APART * (self.goal.rhat - 1))
+            for group in self.groups
+        )
 
     def look(self) -> str:
         """Return what the draws so far lack, of the first group that lacks anything."""
@@ -175,6 +181,8 @@ class Watch:
             self.blocks = [[_joined(blocks) for blocks in zip(*self.blocks, strict=True)]]
             for group, values in zip(self.groups, self.blocks[0], strict=True):
                 self.lacking[group] = self.goal.missing(values)
+                if self.patience is not None and self.lacking[group]:
+                    self.apart[group] = _worst(values, rhat)[0]
         return self.missing
 
 

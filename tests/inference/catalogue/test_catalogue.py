@@ -374,7 +374,7 @@ class TestMethods:
             assert eval(written(method), vars(inference)) == method
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="unknown method 'metropolis'; there are chees, "):
+        with pytest.raises(ValueError, match="unknown method 'metropolis'; there are auto, "):
             catalogue.method("metropolis")
 
 

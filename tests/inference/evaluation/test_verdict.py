@@ -77,6 +77,24 @@ def test_divergences_are_never_converged(noise):
     assert judged(noise, {"diverging": ~diverging & False}).kind == "converged"
 
 
+def test_a_few_divergences_count_less_where_chains_jump(noise):
+    diverging = np.zeros((8, 500), bool)
+    diverging[2, 17] = True
+    jumps = {"jumped": np.ones((8, 500), bool)}
+    assert judged(noise, jumps | {"diverging": diverging}).may_be_used
+    diverging[3, :5] = True
+    assert judged(noise, jumps | {"diverging": diverging}).kind == "diverging"
+
+
+def test_a_far_mode_seen_a_few_times_leaves_the_spread_unknown(noise):
+    """A thousandth of the draws, evenly over the chains, so far away that it makes half of the variance."""
+    rare = noise.copy()
+    rare[:4, 100] += 30
+    found = judged(rare)
+    assert found.kind == "too few draws"
+    assert "of a standard deviation" in found.reason
+
+
 def test_tails_count():
     """Of draws that seldom leave the middle, but then stay outside for long, bulk ESS is high."""
     random = np.random.default_rng(4)
@@ -129,7 +147,8 @@ class TestStuckChains:
     [
         ("ParallelTempering", "{}", "give it more temperatures"),
         ("ChEES", '{"init": "tempered"}', "their shares are those of the start"),
-        ("ChEES", '{"init": "prior"}', "use ParallelTempering(), TemperedSMC() or"),
+        ("ChEES", '{"init": "prior"}', "use GlobalLocal(), ParallelTempering() or"),
+        ("GlobalLocal", "{}", "give it more draws and particles"),
     ],
 )
 def test_advice_is_not_what_was_tried(noise, method, settings, words):

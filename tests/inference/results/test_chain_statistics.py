@@ -10,6 +10,7 @@ import xarray as xr
 
 from posterior_inpainting.inference.results.chain_statistics import (
     autocorrelation_time,
+    error_of_sd,
     ess,
     rhat,
 )
@@ -147,6 +148,14 @@ def test_many_quantities_at_once_are_faster_than_one_by_one():
     rhat(values), ess(values)
     ours = time.process_time() - middle
     assert ours < (middle - start) * len(values[0, 0]) / 24 / 1.5  # half of the gain, for a busy machine
+
+
+def test_error_of_sd_is_that_of_repeated_runs():
+    """Over chains of their own, of a skewed law and with memory: what the standard deviations in fact spread by."""
+    runs = [chains_of((4, 2000, 1), seed=seed) ** 3 for seed in range(60)]
+    sds = np.array([run.std() for run in runs])
+    said = np.median([float(error_of_sd(run)[0]) for run in runs])
+    assert 0.6 < said / (sds.std(ddof=1) / sds.mean()) < 1.6
 
 
 class TestAutocorrelationTime:
