@@ -131,8 +131,7 @@ def settled(
     draws = chosen.usual_draws if draws is None else draws
     chains = chosen.usual_chains if chains is None else chains
     check_run(chosen, draws, chains, thin)
-    if chosen is named:
-        check_until(chosen, until)
+    check_until(named, until)
     goal = (named.goal if until is None else until) if chosen.can_end_early else None
     return Settled(chosen, draws, chains, goal, "" if chosen is named else named.label)
 
@@ -192,11 +191,9 @@ def check_memory_of_draws(
 
 def check_until(method: Method, until: Trusted | None) -> None:
     """Raise ``ValueError`` for a goal that is none, or of a method that cannot end when it is reached."""
-    if until is None:
-        return
-    if not isinstance(until, Trusted):
+    if until is not None and not isinstance(until, Trusted):
         raise ValueError(f"until is {describe(until)}; expected Trusted()")
-    if not method.can_end_early:
+    if until is not None and not method.can_end_early:
         raise ValueError(
             f"until={until}: {method.label} does not look at its draws as it goes; use ChEES(), NUTS() or another "
             "method of Markov chains"

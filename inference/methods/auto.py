@@ -55,6 +55,8 @@ class Auto(Method):
 
     until: Trusted = field(default_factory=Trusted)
 
+    can_end_early = True  # where chains are what it chooses; nothing else needs to
+
     @property
     def goal(self) -> Trusted:
         """What the draws have to reach where the caller says nothing else."""

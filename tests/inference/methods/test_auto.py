@@ -186,6 +186,12 @@ class TestChoice:
 
         assert type(Auto().chosen(Problem(model))) is kind
 
+    def test_a_goal_is_checked_whatever_is_chosen(self):
+        model, seen = LinearGaussian.fit(DIGITS, latent=3), Observation(DIGITS[0], HALF)
+        with pytest.raises(ValueError, match="until is an int; expected Trusted"):
+            infer(model, seen, until=3, **QUIET)
+        assert infer(model, seen, until=Trusted(), **QUIET).attrs["method"] == "Exact"
+
     def test_the_result_says_what_was_chosen(self):
         model = LinearGaussian.fit(DIGITS, latent=3)
         idata = infer(model, Observation(DIGITS[0], HALF), **QUIET)
