@@ -188,7 +188,7 @@ class TestChoice:
 
     def test_a_goal_is_checked_whatever_is_chosen(self):
         model, seen = LinearGaussian.fit(DIGITS, latent=3), Observation(DIGITS[0], HALF)
-        with pytest.raises(ValueError, match="until is an int; expected Trusted"):
+        with pytest.raises(ValueError, match="until is a int: 3; expected Trusted"):
             infer(model, seen, until=3, **QUIET)
         assert infer(model, seen, until=Trusted(), **QUIET).attrs["method"] == "Exact"
 
