@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import pyro
 import torch
 
-__all__ = ["Streams", "global_state", "set_global_state"]
+__all__ = ["Streams", "callers_state_kept", "global_state", "set_global_state"]
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,11 @@ def set_global_state(state: list[torch.Tensor]) -> None:
     torch.set_rng_state(state[0])
     if len(state) > 1:
         torch.cuda.set_rng_state_all(state[1:])
+
+
+@contextmanager
+def callers_state_kept() -> Iterator[None]:
+    """Leave torch's generators and Pyro's parameter store, which belong to the caller, as they were."""
+    devices = [*range(torch.cuda.device_count())]
+    with torch.random.fork_rng(devices=devices), pyro.get_param_store().scope():
+        yield

@@ -14,13 +14,9 @@ from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import within
 from posterior_inpainting.inference.execution import (
     attributes,
-    callers_state_kept,
-    check_kept,
-    check_memory_of_draws,
     deterministics,
     executed,
     of_goal,
-    settled,
     values_of,
     with_efficiency,
 )
@@ -28,7 +24,8 @@ from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import KEPT
 from posterior_inpainting.inference.results.trusted import Trusted, Watch
 from posterior_inpainting.inference.results.watched_values import values_of_images, values_of_latents
-from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.settled import check_kept, check_memory_of_draws, settled
+from posterior_inpainting.inference.streams import Streams, callers_state_kept
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import check_image, describe

@@ -31,8 +31,8 @@ from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.settings import SimulationSettings
 from posterior_inpainting.inference.evaluation.simulated_data import Batch, figures_of_batch
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
-from posterior_inpainting.inference.execution import callers_state_kept, check_run
-from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.inference.settled import check_run
+from posterior_inpainting.inference.streams import Streams, callers_state_kept
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Mask, check_mask, describe
 

@@ -11,6 +11,7 @@ ORDER = (
     ("density",),
     ("results",),
     ("methods",),
+    ("settled",),
     ("execution",),
     ("verbs",),
     ("windows",),
