@@ -61,8 +61,8 @@ class State:
 class GlobalLocal(KernelInRounds):
     """ChEES with jumps between modes: for posteriors of up to a hundred latents, and of any number of modes.
 
-    With a goal (``infer(..., until=Trusted())``) draws come in rounds, each twice as long as the one before, which it
-    learns from; the draws are those of the last. In ``sample_stats``, ``jumped`` says who moved by a jump, and
+    With a goal (``infer(..., until=Trusted())``) chains that disagree begin anew with what they have learnt,
+    round by round; the draws are those of the last. In ``sample_stats``, ``jumped`` says who moved by a jump, and
     ``diverging`` where a trajectory diverged that no jump was likely to make up for.
 
     Parameters
@@ -150,9 +150,8 @@ class GlobalLocal(KernelInRounds):
         now = point.log_density() - mixture.log_density(point.position)
         weight = torch.cat([now.unsqueeze(-1), weight], -1).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
         uniform = torch.rand(weight.shape, generator=generator, device=weight.device).clamp(min=1e-38)
-        chosen = (weight - (-uniform.log()).log()).argmax(
-            -1
-        )  # in proportion to weights; the first if all are zero
+        # In proportion to weights, by Gumbel's maximum; the first, where the chain is, if all are zero.
+        chosen = (weight - (-uniform.log()).log()).argmax(-1)
         places = torch.cat([point.position.unsqueeze(2), proposed.unflatten(1, (chains, self.proposals))], 2)
         position = places.gather(2, chosen[..., None, None].expand(groups, chains, 1, dim)).squeeze(2)
         return evaluate(density, position), chosen > 0, 1 - weight.softmax(-1).nan_to_num(1.0)[..., 0]
@@ -173,6 +172,6 @@ class GlobalLocal(KernelInRounds):
 
 
 def _half(position: Tensor, cloud: Tensor) -> Tensor:
-    """Put every second chain at a particle."""
+    """Put the second half of the chains at particles."""
     count = position.shape[1] // 2
     return torch.cat([position[:, count:], cloud[:, :count]], 1)

@@ -2,7 +2,8 @@
 
 A round ends when its draws have reached the goal, or when they are many and chains still disagree by far; where they
 agree and are only few, it goes on, because to begin anew until draws look good would choose among them by their looks.
-The draws of a run are those of its last round: what was drawn before is thrown away like any other warm-up.
+The draws of a run are those of its last round: what was drawn before is thrown away like any other warm-up. Of many
+posteriors together all that lack something begin anew, so that the others leave the batch.
 """
 
 from __future__ import annotations
@@ -105,11 +106,18 @@ def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None,
         watch.look()
         warn_of_failures(density.failures, density.gradients)
         spent[todo] += run.gradients / len(todo)
+        size = next(iter(run.latents.values())).shape[2]
         for index, group in enumerate(todo):
             drawn = as_draws(this, run, density, index)
             about = {"rounds": number + 1, "gradient_evaluations": int(spent[group])}
-            found[group] = replace(drawn, attrs=drawn.attrs | about)
-        left = [i for i, g in enumerate(todo) if watch.lacks(g) and count < plan.draws and not run.ended]
+            before = found.get(group, drawn)
+            if (
+                run.ended and next(iter(before.latents.values())).shape[1] > size
+            ):  # cut short: more were there
+                drawn, about["rounds"] = before, number
+            found[group] = replace(drawn, attrs=drawn.attrs | run.label | about)
+        whole = run.ended or size >= plan.draws
+        left = [] if whole else [index for index, group in enumerate(todo) if watch.lacks(group)]
         if left:
             learnt = _learnt(run, process, density, left)
         todo = [todo[index] for index in left]

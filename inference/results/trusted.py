@@ -127,8 +127,8 @@ class Watch:
     first
         Draws a chain at the first look.
     patience
-        Draws after which a run may end because its chains disagree by far, so that it can be begun anew; ``None`` for
-        never.
+        Draws after which a run may end because its chains disagree by far, so that it can be begun anew; of several
+        posteriors also because some are done and others are not; ``None`` for never.
     """
 
     def __init__(
@@ -169,8 +169,10 @@ class Watch:
             self.next = int(np.ceil(_MORE * self.draws))
             self.look()
         impatient = self.patience is not None and self.draws >= self.patience
+        many = len(self.groups) > 1
         return all(
-            not self.lacking[group] or (impatient and self.apart[group] > 1 + _APART * (self.goal.rhat - 1))
+            not self.lacking[group]
+            or (impatient and (many or self.apart[group] > 1 + _APART * (self.goal.rhat - 1)))
             for group in self.groups
         )
 
