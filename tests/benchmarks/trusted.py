@@ -190,8 +190,8 @@ Trusted: what the verdict says. How far off: the largest difference of a mean, i
 deviation, relative to it, over latents and hidden pixels that vary at least a fifth as much as the widest."""
 TITLES = {
     "digits": "Digits, two latents, against a grid",
-    "garments": "Test images 100 to 199 of Fashion-MNIST, 32 latents, 60 seconds",
-    "references": "Twenty of them, against runs ten times as long",
+    "garments": "Test images of Fashion-MNIST from 100 on, 32 latents, 60 seconds",
+    "references": "Some of them, against runs ten times as long",
 }
 
 if __name__ == "__main__":
