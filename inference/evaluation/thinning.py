@@ -20,7 +20,7 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
 from posterior_inpainting.inference.evaluation.incomplete import go_on_only_if_whole
 from posterior_inpainting.inference.evaluation.ranked import Ranked, ranked
-from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
+from posterior_inpainting.inference.results.autocorrelation import autocorrelation_time
 
 __all__ = ["Independent", "independent_draws"]
 

@@ -111,16 +111,14 @@ class GlobalLocal(KernelInRounds):
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin half at the given draws of the prior and half at particles of a pilot."""
-        cloud = self.pilot.cloud(density, self.particles, generator)
+        cloud, outer = self._explored(density, generator)
         position = _half(position, cloud)
         chains = self._moves().begin(density, position, generator, 1.0)
-        outer = wide(density.draw_prior(_PRIOR * len(cloud)).reshape(len(cloud), _PRIOR, -1))
         return State(chains, fitted(cloud, outer), outer, position[:, :0])
 
     def go_on(self, density: Density, position: Tensor, draws: Tensor, generator: Generator) -> State:
         """Begin a later round: half where chains are, half at a fresh pilot's, with what the last round's draws say."""
-        cloud = self.pilot.cloud(density, self.particles, generator)
-        outer = wide(density.draw_prior(_PRIOR * len(cloud)).reshape(len(cloud), _PRIOR, -1))
+        cloud, outer = self._explored(density, generator)
         point = evaluate(density, _half(position, cloud))
         known = replace(
             Tuning.start(density, point, "identity", generator), moments=Moments.start(draws).update(draws)
@@ -137,6 +135,12 @@ class GlobalLocal(KernelInRounds):
         info = info | {"lp": point.log_density(), "jumped": jumped, "diverging": lost}
         following = replace(state, chains=replace(chains, point=point))
         return self._learn(following), info
+
+    def _explored(self, density: Density, generator: Generator) -> tuple[Tensor, MixtureOfT]:
+        """Return a pilot's particles ``(group, particle, dim)``, and the wide component that the prior gives."""
+        cloud = self.pilot.cloud(density, self.particles, generator)
+        prior = density.draw_prior(_PRIOR * len(cloud))
+        return cloud, wide(prior.reshape(len(cloud), _PRIOR, -1))
 
     def _jump(
         self, density: Density, point: Point, mixture: MixtureOfT, generator: Generator

@@ -27,7 +27,7 @@ from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.evidence_resampling import resampled
 from posterior_inpainting.inference.methods.loop import ENDED_BY, ENDINGS
-from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
+from posterior_inpainting.inference.results.autocorrelation import autocorrelation_time
 from posterior_inpainting.models.code_and_weights import WeightDraws
 
 __all__ = ["Nested", "NetworkDraws"]

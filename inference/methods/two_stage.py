@@ -23,7 +23,7 @@ from posterior_inpainting.inference.density.whitened import Whitened
 from posterior_inpainting.inference.methods.chees import ChEES
 from posterior_inpainting.inference.methods.kernel import run_kernel
 from posterior_inpainting.inference.methods.loop import DivergedError, Run
-from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
+from posterior_inpainting.inference.results.autocorrelation import autocorrelation_time
 from posterior_inpainting.models.code_and_units import CodeAndUnits
 
 __all__ = ["StagedRun", "TwoStage"]

@@ -22,7 +22,7 @@ from posterior_inpainting.inference import ChEES, Nested, Plan, Problem, TwoStag
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.evaluation.scores import coverage, crps, energy_score
 from posterior_inpainting.inference.methods.kernel import run_kernel
-from posterior_inpainting.inference.results.chain_statistics import autocorrelation_time
+from posterior_inpainting.inference.results.autocorrelation import autocorrelation_time
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import LatentCode, pretrained
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion

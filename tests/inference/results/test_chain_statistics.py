@@ -8,8 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
+from posterior_inpainting.inference.results.autocorrelation import autocorrelation_time
 from posterior_inpainting.inference.results.chain_statistics import (
-    autocorrelation_time,
     error_of_sd,
     ess,
     rhat,
@@ -162,7 +162,7 @@ class TestAutocorrelationTime:
     def test_in_pieces(self, monkeypatch):
         values = torch.from_numpy(chains_of((4, 200, 30)))
         whole = autocorrelation_time(values)
-        monkeypatch.setattr("posterior_inpainting.inference.results.chain_statistics._CHUNK", 4000)
+        monkeypatch.setattr("posterior_inpainting.inference.results.autocorrelation._CHUNK", 4000)
         for one, other in zip(autocorrelation_time(values), whole, strict=True):
             torch.testing.assert_close(one, other)
 
