@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Plan, Problem
@@ -79,7 +78,7 @@ def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None,
         Its draws are the most of a round, its watch says when one may end.
     """
     assert plan.watch is not None
-    todo, spent = [*range(groups or 1)], torch.zeros(groups or 1)
+    todo, spent = [*range(groups or 1)], [0.0] * (groups or 1)
     found: dict[int, Draws] = {}
     learnt: tuple[Tensor, Tensor] | None = None
     number, count = 0, min(_FIRST, plan.draws)
@@ -105,9 +104,9 @@ def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None,
             ]
         watch.look()
         warn_of_failures(density.failures, density.gradients)
-        spent[todo] += run.gradients / len(todo)
         size = next(iter(run.latents.values())).shape[2]
         for index, group in enumerate(todo):
+            spent[group] += run.gradients / len(todo)
             drawn = as_draws(this, run, density, index)
             about = {"rounds": number + 1, "gradient_evaluations": int(spent[group])}
             before = found.get(group, drawn)
