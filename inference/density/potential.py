@@ -23,6 +23,7 @@ from torch import Tensor
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.numerical_failures import Tolerant, or_else
+from posterior_inpainting.inference.density.replayed_density import ReplayedDensity
 from posterior_inpainting.inference.density.structure_of_model import read_structure, run_group
 from posterior_inpainting.inference.density.supports import is_identity
 from posterior_inpainting.inference.density.traced_density import (
@@ -103,6 +104,7 @@ class Potential(Density):
         # A gradient by hand is that of one unconstrained site, the code.
         is_one = len(self.shapes) == 1 and all(is_identity(t) for t in self.transforms.values())
         self._has_gradient = self._closed is not None and self._closed.has_gradient and is_one
+        self._replayed: ReplayedDensity | None = None
         self._tolerant: Tolerant | None = None
         self._density, self.route = self._choose_route()
 
@@ -116,10 +118,14 @@ class Potential(Density):
         which
             Indices of the groups that ``position`` holds; all of them by default.
         """
-        if self.groups is not None:
-            return self._density(position, which)
-        prior, likelihood = self._density(position.reshape(-1, self.dim), None)
-        return prior.reshape(position.shape[:-1]), likelihood.reshape(position.shape[:-1])
+        shape = position.shape[:-1]
+        if self.groups is None:
+            position, which = position.reshape(-1, self.dim), None
+        replayed = None
+        if self._replayed is not None and not position.requires_grad:
+            replayed = self._replayed(position, which)
+        prior, likelihood = self._density(position, which) if replayed is None else replayed
+        return prior.reshape(shape), likelihood.reshape(shape)
 
     def gradient(
         self, position: Tensor, inverse_temperature: float | Tensor = 1.0, which: Tensor | None = None
@@ -139,6 +145,10 @@ class Potential(Density):
             pieces = self._change.split(position.detach())
             log_prior, log_likelihood, gradient = self._closed.gradient(pieces, inverse_temperature, images)
             return log_prior, log_likelihood, gradient.reshape(position.shape)
+        if self._replayed is not None:
+            replayed = self._replayed.gradient(position, inverse_temperature, which)
+            if replayed is not None:
+                return replayed
         with torch.enable_grad():
             position = position.detach().requires_grad_()
             log_prior, log_likelihood = self(position, which)
@@ -264,6 +274,7 @@ class Potential(Density):
             self._tolerant = Tolerant(self._traced.looped, self.groups)
             return self._tolerant, "loop"
         self._tolerant = Tolerant(self._traced.vectorised, self.groups)
+        self._replayed = ReplayedDensity(self._traced)
         return self._tolerant, "vmap"
 
     def _closed_form(

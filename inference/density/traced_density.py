@@ -99,7 +99,7 @@ class TracedDensity:
     change: ChangeOfVariables
     jacobian: bool = True
 
-    def vectorised(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+    def vectorised(self, position: Tensor, which: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return log prior and log likelihood ``([group,] chain)`` of ``([group,] chain, dim)``, under vmap."""
         if self.groups is None:
             return torch.func.vmap(self.one_chain, in_dims=(0, None))(position, self.problem.args)
@@ -107,6 +107,17 @@ class TracedDensity:
         dims = tuple(0 if isinstance(a, Tensor) else None for a in args)
         chains = torch.func.vmap(self.one_chain, in_dims=(0, None))
         return torch.func.vmap(chains, in_dims=(0, dims))(position, args)
+
+    def gradient(
+        self, position: Tensor, inverse_temperature: Tensor, which: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same with the gradient of the tempered sum, under vmap."""
+        with torch.enable_grad():
+            position = position.detach().requires_grad_()
+            log_prior, log_likelihood = self.vectorised(position, which)
+            total = (log_prior + inverse_temperature * log_likelihood).sum()
+            (gradient,) = torch.autograd.grad(total, position)
+        return log_prior.detach(), log_likelihood.detach(), gradient
 
     def looped(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the same, chain after chain."""

@@ -5,10 +5,11 @@ Monte Carlo*. The length T climbs the change in the estimator of the expected sq
 
 .. math:: \mathrm{ChEES} = \tfrac14 E\big[(\lVert q' - E q' \rVert^2 - \lVert q - E q \rVert^2)^2\big],
 
-trajectories are jittered by a Halton sequence, (1 + h_t) T / 2, and the step size is held at a harmonic-mean
-acceptance of 0.651. Every chain shares them, so that a batch of chains takes the same number of steps:
-no chain waits for another, as chains of a vectorised NUTS do. The scales are learnt across chains: a
-whole covariance where there are draws enough, which shortens trajectories more than any tuning of T.
+trajectories are jittered by a Halton sequence, (1 + h_t) T / 2, and the step size is held where the median chain
+accepts 0.85. Every chain shares them, so that a batch of chains takes the same number of steps: no chain waits for
+another, as chains of a vectorised NUTS do. A chain that is where the step is too large follows its trajectory again in
+smaller ones (``local_steps``), so that narrow regions are neither missed nor paid for by all. The scales are learnt
+across chains: a whole covariance where there are draws enough, which shortens trajectories more than any tuning of T.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from posterior_inpainting.inference.methods.adaptation import (
     windows,
 )
 from posterior_inpainting.inference.methods.kernel import Kernel
+from posterior_inpainting.inference.methods.local_steps import SMALLER, refined
 from posterior_inpainting.inference.methods.optimum import climb
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.starting_points import from_guide
@@ -69,12 +71,14 @@ class ChEES(Kernel):
     warmup
         Iterations that adapt and are thrown away.
     target_acceptance
-        Harmonic-mean acceptance probability that the step size is adapted to.
+        Acceptance probability of the median chain that the step size is adapted to.
     metric
         How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
         ``adaptation.Metric``.
     max_steps
         Longest trajectory in leapfrog steps.
+    refinements
+        How often a chain's step may be made four times as small where its trajectory loses its way.
     learning_rate
         Of Adam on the log of the trajectory length.
     init
@@ -99,9 +103,10 @@ class ChEES(Kernel):
     """
 
     warmup: int = 200
-    target_acceptance: float = 0.651
+    target_acceptance: float = 0.85
     metric: Metric = "dense"
     max_steps: int = 256
+    refinements: int = 5
     learning_rate: float = 0.05
     init: str = "prior"
     superchains: int | None = None
@@ -147,8 +152,10 @@ class ChEES(Kernel):
         warming = state.iteration < self.warmup
         step_size = state.tuning.step_size(warming)
         steps = self._steps(state, step_size, warming)
-        proposal = trajectory(
-            density, state.point, step_size, steps, state.tuning.scales, generator, inverse_temperature
+        scales = state.tuning.scales
+        first = trajectory(density, state.point, step_size, steps, scales, generator, inverse_temperature)
+        proposal, number = refined(
+            density, state.point, first, step_size, steps, scales, self.refinements, inverse_temperature
         )
         point, _ = metropolis(state.point, proposal.point, proposal.acceptance, generator)
         count = torch.tensor(steps, device=step_size.device).unsqueeze(1)
@@ -156,13 +163,15 @@ class ChEES(Kernel):
             "lp": point.log_density(),
             "energy": proposal.energy,
             "acceptance_rate": proposal.acceptance,
-            "step_size": step_size.unsqueeze(1).expand_as(proposal.acceptance),
+            "step_size": step_size.unsqueeze(1) / SMALLER**number,
             "n_steps": count.expand_as(proposal.acceptance),
             "diverging": proposal.diverging,
         }
         following = replace(state, point=point, iteration=state.iteration + 1)
         if warming:
-            following = self._adapt(state, following, proposal, count.squeeze(1) * step_size)
+            following = self._adapt(
+                state, following, proposal, first.acceptance, count.squeeze(1) * step_size
+            )
             if relearns(following.iteration, self.warmup, self.metric):
                 tuning = following.tuning.relearnt(
                     density, point, self.metric, generator, inverse_temperature
@@ -178,10 +187,13 @@ class ChEES(Kernel):
         jittered = 0.5 * (1 + _halton(state.iteration)) * length
         return (jittered / step_size).ceil().clamp(1, most).int().tolist()
 
-    def _adapt(self, before: State, after: State, proposal: Proposal, travelled: Tensor) -> State:
+    def _adapt(
+        self, before: State, after: State, proposal: Proposal, acceptance: Tensor, travelled: Tensor
+    ) -> State:
         """Tune step size and trajectory length to one iteration, and take in where the chains are."""
-        harmonic = 1 / (1 / proposal.acceptance.clamp(min=1e-2)).mean(1)
-        tuning = before.tuning.followed(harmonic, self.target_acceptance).seen(after.point.position)
+        # A few chains where the step is too large do not shrink that of all: they refine theirs.
+        middle = acceptance.median(1).values
+        tuning = before.tuning.followed(middle, self.target_acceptance).seen(after.point.position)
         gradient = _chees_gradient(before.point, proposal, travelled, before.tuning.scales)
         length = before.length.update(gradient, self.learning_rate)
         log_length = length.log_value

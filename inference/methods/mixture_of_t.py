@@ -90,7 +90,7 @@ def wide(prior: Tensor) -> MixtureOfT:
     >>> [round(float(one)) for one in wide(prior).root[0, 0].diagonal()]
     [1, 10]
     """
-    low, middle, high = (prior.quantile(share, dim=1) for share in (0.25, 0.5, 0.75))
+    low, middle, high = (prior.nanquantile(share, dim=1) for share in (0.25, 0.5, 0.75))
     scale = ((high - low) / 1.349).clamp(min=1e-6)
     return MixtureOfT(
         scale.new_zeros(len(scale), 1), middle.unsqueeze(1), torch.diag_embed(scale).unsqueeze(1)

@@ -18,6 +18,7 @@ _WHOLE = {
     "moves": 1,
     "max_moves": 1,
     "max_steps": 1,
+    "refinements": 0,
     "max_tree_depth": 1,
     "restarts": 1,
     "snapshots": 1,

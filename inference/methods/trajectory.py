@@ -16,7 +16,16 @@ from torch import Generator, Tensor
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.methods.adaptation import Preconditioner
 
-__all__ = ["Point", "Proposal", "acceptance_of", "evaluate", "first_step_size", "metropolis", "trajectory"]
+__all__ = [
+    "Point",
+    "Proposal",
+    "acceptance_of",
+    "evaluate",
+    "first_step_size",
+    "follow",
+    "metropolis",
+    "trajectory",
+]
 
 #: A trajectory whose energy rises by more than this has left the path it should follow (Stan's bound).
 DIVERGENCE = 1000.0
@@ -38,13 +47,33 @@ class Point:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The end of a trajectory, its last momentum, the acceptance probability and the energy at its start."""
+    """The end of a trajectory with its first and last momentum.
+
+    Parameters
+    ----------
+    point
+        Where it ends.
+    initial, momentum
+        Momenta at its start and at its end, in white coordinates.
+    change
+        Of the log density of place and momentum, ``(group, chain)``: zero were it followed exactly.
+    acceptance
+        Probability to accept it, ``(group, chain)``.
+    energy
+        At its start.
+    """
 
     point: Point
+    initial: Tensor
     momentum: Tensor
+    change: Tensor
     acceptance: Tensor
     energy: Tensor
-    diverging: Tensor
+
+    @property
+    def diverging(self) -> Tensor:
+        """Whether it has left the path that it should follow."""
+        return ~self.change.isfinite() | (self.change < -DIVERGENCE)
 
 
 def evaluate(density: Density, position: Tensor, inverse_temperature: float | Tensor = 1.0) -> Point:
@@ -84,16 +113,38 @@ def trajectory(
     momentum = torch.randn(start.position.shape, generator=generator, device=start.position.device).to(
         start.position
     )
-    kinetic = 0.5 * momentum.square().sum(-1)
-    energy = kinetic - start.log_density(inverse_temperature)
+    return follow(density, start, momentum, step_size, steps, scales, inverse_temperature)
+
+
+def follow(
+    density: Density,
+    start: Point,
+    momentum: Tensor,
+    step_size: Tensor,
+    steps: list[int],
+    scales: Preconditioner,
+    inverse_temperature: float | Tensor = 1.0,
+    which: Tensor | None = None,
+) -> Proposal:
+    """Follow the leapfrog integrator from given momenta.
+
+    Parameters
+    ----------
+    density, start, step_size, steps, scales, inverse_temperature
+        As for :func:`trajectory`.
+    momentum
+        In white coordinates, ``(group, chain, dim)``.
+    which
+        Indices of the groups that there are, which then take as many steps each; all of them by default.
+    """
+    energy = 0.5 * momentum.square().sum(-1) - start.log_density(inverse_temperature)
     step = step_size.reshape(*step_size.shape, *[1] * (3 - step_size.dim()))
-    if len(set(steps)) == 1:
-        end, final = _leapfrog(density, start, momentum, step, steps[0], scales, inverse_temperature, None)
+    if which is not None or len(set(steps)) == 1:
+        end, final = _leapfrog(density, start, momentum, step, steps[0], scales, inverse_temperature, which)
     else:
         end, final = _ragged(density, start, momentum, step, steps, scales, inverse_temperature)
     change = energy - 0.5 * final.square().sum(-1) + end.log_density(inverse_temperature)
-    lost = ~change.isfinite() | (change < -DIVERGENCE)
-    return Proposal(end, final, acceptance_of(change), energy, lost)
+    return Proposal(end, momentum, final, change, acceptance_of(change), energy)
 
 
 def metropolis(start: Point, end: Point, acceptance: Tensor, generator: Generator) -> tuple[Point, Tensor]:

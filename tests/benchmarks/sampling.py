@@ -7,13 +7,10 @@ apart. Effective sample sizes are bulk ones (ArviZ) of the noiseless completion'
 CPU seconds of one thread, which other work on the machine does not lengthen as it does those of a clock.
 """
 
-# ruff: noqa: E402
-import os
+# isort: off
+import sampling_threads  # noqa: F401, before what it is about
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-for variable, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "XLA_FLAGS": ONE_THREAD}.items():
-    os.environ[variable] = value
-
+# isort: on
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +85,8 @@ def sections(quick: bool, count: int) -> list[Callable[[], str]]:
     both, counts = {"reference": reference, "fashion-mnist-vae": bundled}, (4,) if quick else (4, 64, 256)
     chains = [1, 8] if quick else [1, 4, 16, 64, 256, 1024]
     first = "Reference decoder: 20-400-400-784, scale 0.1"
-    second = "Bundled prior: fashion-mnist-vae, 32-512-512-784, scale a function of z"
+    sizes = "-".join(str(size) for size in (bundled.latent, *bundled.decoder.widths, 784))
+    second = f"Bundled prior: fashion-mnist-vae, {sizes}, with a law of codes and scales that depend on them"
     found: list[Callable[[], str]] = [
         lambda: contest(first, reference, images, some, budgets),
         lambda: overhead_table(both, half, counts, turns=40 if quick else 2000),

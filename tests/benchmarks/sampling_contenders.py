@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as jdist
 import optax
 import pyro
 import torch
 from pyro.infer import MCMC, NUTS
 from pyro.ops import integrator
+from sampling_density import jax_data, jax_log_density
 
 from posterior_inpainting.inference import ChEES, Plan, Problem
 from posterior_inpainting.inference.density.potential import Potential
@@ -47,8 +48,9 @@ class Case:
 
     def starts(self) -> np.ndarray:
         """Draw the vectorised contenders' starts from the prior: the same for each."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(self.chains, self.model.latent, generator=generator).numpy()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.model.prior().sample((self.chains,)).numpy()
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,11 @@ def pyro_nuts(case: Case, *, dense: bool = False) -> Result:
 
 def numpyro_nuts(case: Case, *, dense: bool = False) -> Result:
     """Draw by NumPyro's vectorised NUTS."""
-    data = _jax_data(case)
-
-    def model(data: dict):
-        z = numpyro.sample("z", jdist.Normal(jnp.zeros(case.model.latent), 1.0).to_event(1))
-        numpyro.sample("image", jdist.Normal(*_decode(data["weights"], z)).to_event(1), obs=data["target"])
+    data = jax_data(case.model, case.observation)
 
     def run(key, starts, data):
         mcmc = numpyro.infer.MCMC(
-            numpyro.infer.NUTS(model, dense_mass=dense),
+            numpyro.infer.NUTS(potential_fn=lambda z: -jax_log_density(data, z), dense_mass=dense),
             num_warmup=case.warmup,
             num_samples=case.draws,
             num_chains=case.chains,
@@ -116,10 +114,10 @@ def numpyro_nuts(case: Case, *, dense: bool = False) -> Result:
             progress_bar=False,
         )
         first, second = jax.random.split(key)
-        mcmc.warmup(first, data, init_params={"z": starts}, extra_fields=("num_steps",), collect_warmup=True)
+        mcmc.warmup(first, init_params=starts, extra_fields=("num_steps",), collect_warmup=True)
         steps = mcmc.get_extra_fields()["num_steps"].sum()
-        mcmc.run(second, data, extra_fields=("num_steps",))
-        return mcmc.get_samples(group_by_chain=True)["z"], steps + mcmc.get_extra_fields()["num_steps"].sum()
+        mcmc.run(second, extra_fields=("num_steps",))
+        return mcmc.get_samples(group_by_chain=True), steps + mcmc.get_extra_fields()["num_steps"].sum()
 
     (codes, steps), seconds, compile_seconds = _timed(run, case, data, dense)
     return Result(np.asarray(codes), seconds, compile_seconds, int(steps))
@@ -127,14 +125,10 @@ def numpyro_nuts(case: Case, *, dense: bool = False) -> Result:
 
 def blackjax_chees(case: Case) -> Result:
     """Draw by BlackJAX: ``chees_adaptation`` with its diagonal scales, then ``dynamic_hmc`` with what it found."""
-    data = _jax_data(case)
+    data = jax_data(case.model, case.observation)
 
     def run(key, starts, data):
-        def log_density(z):
-            mean, scale = _decode(data["weights"], z)
-            residual = (data["target"] - mean) / scale
-            return -0.5 * (z @ z) - (0.5 * residual**2 + jnp.log(scale) * jnp.ones_like(mean)).sum()
-
+        log_density = functools.partial(jax_log_density, data)
         first, second = jax.random.split(key)
         # Its scales are off by default; without them some runs end at R-hat 2.
         adaptation = blackjax.chees_adaptation(log_density, case.chains, mass_matrix_estimation="diagonal")
@@ -165,11 +159,15 @@ CONTENDERS = {
 _compiled: dict[tuple, Any] = {}
 
 
-def _timed(run, case: Case, data: dict, dense: bool = False) -> tuple[Any, float, float]:
-    """Compile ahead of time, once for each shape, then run: result, seconds of the run, of compilation."""
-    arguments = (jax.random.key(case.seed), jnp.asarray(case.starts()), data)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, data)
-    key = (run.__qualname__, case.warmup, case.draws, case.chains, dense, str(shapes))
+def timed(run: Callable, name: Hashable, *arguments: Any) -> tuple[Any, float, float]:
+    """Compile ahead of time, once for each name and shape of the arguments, then run.
+
+    Returns
+    -------
+    tuple
+        The result, the CPU seconds of the run, and those of compilation.
+    """
+    key = (name, str(jax.tree.map(lambda leaf: leaf.shape, arguments)))
     start = time.process_time()
     if key not in _compiled:
         _compiled[key] = jax.jit(run).lower(*arguments).compile()
@@ -179,47 +177,20 @@ def _timed(run, case: Case, data: dict, dense: bool = False) -> tuple[Any, float
     return result, time.process_time() - start, compile_seconds
 
 
-def _jax_data(case: Case) -> dict:
-    """Copy the decoder's weights, its last layer at seen pixels only, and those pixels: the same work as ours."""
-    decoder: Any = case.model.decoder
-    seen = case.observation.mask.expand(case.observation.image.shape).flatten()
-    layers = [(layer.weight, layer.bias) for layer in decoder.trunk if hasattr(layer, "weight")]
-    weights = {"trunk": layers, "mean": (decoder.mean_head.weight[seen], decoder.mean_head.bias[seen])}
-    if decoder.scale_rank is None:
-        weights["scale"] = decoder.mean_and_scale(torch.zeros(decoder.latent))[1].flatten()[0]
-    else:
-        narrow, wide = decoder.scale_head
-        weights["scale"] = (narrow.weight, narrow.bias, wide.weight[seen], wide.bias[seen])
-        weights["floor"] = torch.tensor(decoder.floor)
-    data = {"weights": weights, "target": case.observation.image.flatten()[seen]}
-    return jax.tree.map(lambda tensor: jnp.asarray(tensor.detach().numpy()), data)
-
-
-def _decode(weights: dict, z):
-    hidden = z
-    for weight, bias in weights["trunk"]:
-        hidden = jax.nn.silu(weight @ hidden + bias)
-    mean = jax.nn.sigmoid(weights["mean"][0] @ hidden + weights["mean"][1])
-    if "floor" not in weights:
-        return mean, weights["scale"]
-    narrow, narrow_bias, wide, wide_bias = weights["scale"]
-    return mean, weights["floor"] + jax.nn.softplus(wide @ (narrow @ hidden + narrow_bias) + wide_bias)
+def _timed(run: Callable, case: Case, data: dict, dense: bool = False) -> tuple[Any, float, float]:
+    """Time a whole run on a case: result, seconds of the run, of compilation."""
+    name = (run.__qualname__, case.warmup, case.draws, case.chains, dense)
+    return timed(run, name, jax.random.key(case.seed), jnp.asarray(case.starts()), data)
 
 
 def check_densities(case: Case) -> float:
-    """Return the largest difference of log densities between ours, Pyro's trace and JAX, up to a constant."""
+    """Return the largest difference of log densities between ours, Pyro's trace and JAX."""
     z = torch.from_numpy(case.starts())[:4]
     log_densities = []
     for closed_form in (True, False):
         potential = Potential(case.problem(), closed_form=closed_form)
         log_densities.append(sum(potential(z)).numpy())
-    data = _jax_data(case)
-
-    def log_density(z):
-        mean, scale = _decode(data["weights"], z)
-        prior = jdist.Normal(0.0, 1.0).log_prob(z).sum()
-        return prior + jdist.Normal(mean, scale).log_prob(data["target"]).sum()
-
-    log_densities.append(np.asarray(jax.vmap(log_density)(jnp.asarray(z.numpy()))))
+    theirs = jax.vmap(functools.partial(jax_log_density, jax_data(case.model, case.observation)))
+    log_densities.append(np.asarray(theirs(jnp.asarray(z.numpy()))))
     reference = log_densities[0]
     return max(float(np.abs(other - reference).max() / np.abs(reference).max()) for other in log_densities)

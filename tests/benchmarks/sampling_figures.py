@@ -39,7 +39,7 @@ def figures(case: Case, result: Result) -> Figures:
     """Decode the draws, which no contender's clock counts, and measure them."""
     hidden = (~case.observation.mask).flatten()
     with torch.no_grad():
-        decoded = case.model.decoder(torch.from_numpy(np.array(result.codes))).flatten(-3)[..., hidden]
+        decoded = case.model.pixel_law(torch.from_numpy(np.array(result.codes))).mean.flatten(-3)[..., hidden]
     pixels = xr.Dataset({"pixels": (("chain", "draw", "pixel"), decoded.double().numpy())})
     with np.errstate(invalid="ignore", divide="ignore"):
         ess = arviz.ess(pixels, method="bulk")["pixels"].to_numpy()

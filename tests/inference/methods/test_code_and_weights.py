@@ -216,13 +216,14 @@ class TestNetworks:
         each = np.exp(logsumexp(joint, 0) + math.log(z[1, 0] - z[0, 0]))
         assert abs(each.mean() - math.exp(truth[2])) < 5 * each.std() / math.sqrt(4000)
 
-    @pytest.mark.parametrize("budget", [500, 700, 900])
+    @pytest.mark.parametrize("budget", [700, 900, 1100])
     def test_what_a_network_that_was_cut_off_cost_is_counted(self, networks, seen, budget):
         with gradient_budget(budget):
             found = infer(networks, seen, Nested(ChEES(warmup=30)), draws=20, chains=4, progress=False)
         assert found.attrs["budget_spent"] == 1
         assert 1 <= found.attrs["networks"] < COUNT
-        assert found.attrs["gradient_evaluations"] == budget
+        # What is left is less than an iteration takes, in which some chains may have refined their trajectories.
+        assert budget - 4 < found.attrs["gradient_evaluations"] <= budget
 
     def test_yeh_under_each_network(self, networks, seen):
         found = infer(networks, seen, Nested(MAP(restarts=3, steps=400)), progress=False)
