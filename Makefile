@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ONE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arviz1 lint types notebooks bench bench-models bench-photographs compare architectures train clean
+.PHONY: help demo test test-all test-arviz1 lint types notebooks bench bench-models bench-photographs bench-posteriordb compare architectures train clean
 
 help:  ## show this menu
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 28
@@ -57,8 +57,12 @@ types: $(VENV)/installed-dev  ## check types only
 notebooks: $(VENV)/installed-dev  ## run every notebook in full and keep its pictures
 	$(ONE) $(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's and BlackJAX's
+bench: $(VENV)/installed-bench  ## time our samplers against Pyro's, NumPyro's and BlackJAX's, also until draws can be trusted
 	$(ONE) $(BIN)/python tests/benchmarks/sampling.py
+	$(ONE) $(BIN)/python tests/benchmarks/contest.py
+
+bench-posteriordb: $(VENV)/installed-bench  ## hold the default call to posteriordb's reference draws, beside other samplers
+	$(ONE) $(BIN)/python tests/benchmarks/posteriordb.py
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
 	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \

@@ -31,12 +31,17 @@ from posterior_inpainting.inference.evaluation.scores import LEVELS
 from posterior_inpainting.inference.evaluation.settings import SimulationSettings
 from posterior_inpainting.inference.evaluation.simulated_data import Batch, figures_of_batch
 from posterior_inpainting.inference.evaluation.uniformity import Uniformity, uniformity
-from posterior_inpainting.inference.settled import check_run
+from posterior_inpainting.inference.results.trusted import Trusted, Watch
+from posterior_inpainting.inference.results.watched_values import values_of_images
+from posterior_inpainting.inference.settled import settled
 from posterior_inpainting.inference.streams import Streams, callers_state_kept
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Mask, check_mask, describe
 
 __all__ = ["Calibration", "calibrate", "coverage", "sbc", "tarp"]
+
+#: Draws of each data set, a chain, where neither the caller nor a goal says how many.
+_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,14 @@ class Calibration:
         return Streams(self.seed).numpy("ties", name).random(shape)
 
 
-def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any) -> Calibration:
+def calibrate(
+    model: ImageModel,
+    method: Method | None = None,
+    *,
+    mask: Mask,
+    until: Trusted | None = None,
+    **settings: Any,
+) -> Calibration:
     """Simulate data sets from a model, draw each one's posterior, and rank the truth among the draws.
 
     Parameters
@@ -132,11 +144,14 @@ def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any)
     model
         A model with continuous latents; simulated pixels may leave [0, 1].
     method
-        Any method whose draws are draws. ``ChEES``, ``MALA`` and ``ULA`` run on ``batch`` data sets at once.
+        Any method whose draws are draws; the default of ``infer`` where ``None``. Those that can run on ``batch`` data
+        sets at once.
     mask
         ``(channel, row, column)``, ``True`` = seen, the same for all data sets.
+    until
+        What draws have to reach, each data set's; that of the default method where ``None``.
     **settings
-        ``datasets=500``, ``draws=100``, ``chains=16``, ``seed=0``, ``batch=50``, ``pixels=3``, ``progress=True``:
+        ``datasets=500``, ``draws=None``, ``chains=16``, ``seed=0``, ``batch=50``, ``pixels=3``, ``progress=True``:
         see :class:`SimulationSettings`.
 
     Raises
@@ -157,8 +172,11 @@ def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any)
     (True, True, (50, 7))
     """
     given = SimulationSettings(**settings)
-    _check(model, method, mask, given)
+    _check(model, mask)
     mask = mask.expand(model.image_shape)
+    any_image = Problem(model, (torch.zeros(model.image_shape), mask), guide=model.guide)
+    run = settled(any_image, method, given.draws, given.chains, until)
+    draws = _DRAWS if given.draws is None and run.goal is None else run.draws
     hidden = (~mask).nonzero()
     streams = Streams(given.seed)
     order = torch.randperm(len(hidden), generator=streams.generator("ranked pixels"))
@@ -166,43 +184,49 @@ def calibrate(model: ImageModel, method: Method, *, mask: Mask, **settings: Any)
     rows: list[dict[str, Any]] = []
     # Shown from the first batch on, so that a mistake stays one line.
     bar = progress_bar(
-        total=given.datasets, desc=f"calibrating {method.label}", disable=not given.progress, delay=1e-3
+        total=given.datasets, desc=f"calibrating {run.method.label}", disable=not given.progress, delay=1e-3
     )
     with callers_state_kept(), bar:
         with streams.seeded("truths"):
             simulated = [simulate(model) for _ in range(given.datasets)]
         for start in range(0, given.datasets, given.batch):
             some = Batch.of(simulated[start : start + given.batch], mask)
-            plan = Plan(given.draws, given.chains, streams.child("batch", start))
-            quantities, found = figures_of_batch(
-                Problem(model, guide=model.guide), method, some, chosen, plan
-            )
+            problem = some.problem(model)
+            watch = None
+            if run.goal is not None:
+                values = values_of_images(problem, [some[index] for index in range(len(some))])
+                watch = Watch(run.goal, values, range(len(some)))
+            plan = Plan(draws, given.chains, streams.child("batch", start), watch=watch)
+            quantities, found = figures_of_batch(problem, run.method, some, chosen, plan)
             rows += found
             bar.update(len(some))
     names = (*quantities, *(f"pixel {tuple(pixel)}" for pixel in hidden[chosen].tolist()))
     figures = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return Calibration(type(model).__name__, method.label, names, **figures, seed=given.seed)
+    return Calibration(type(model).__name__, run.method.label, names, **figures, seed=given.seed)
 
 
-def sbc(model: ImageModel, method: Method, *, level: float = 0.95, **settings: Any) -> Uniformity:
+def sbc(
+    model: ImageModel, method: Method | None = None, *, level: float = 0.95, **settings: Any
+) -> Uniformity:
     """Return ``calibrate(model, method, **settings).sbc(level)``."""
     return calibrate(model, method, **settings).sbc(level)
 
 
-def tarp(model: ImageModel, method: Method, *, level: float = 0.95, **settings: Any) -> Uniformity:
+def tarp(
+    model: ImageModel, method: Method | None = None, *, level: float = 0.95, **settings: Any
+) -> Uniformity:
     """Return ``calibrate(model, method, **settings).tarp(level)``."""
     return calibrate(model, method, **settings).tarp(level)
 
 
-def coverage(model: ImageModel, method: Method, **settings: Any):
+def coverage(model: ImageModel, method: Method | None = None, **settings: Any):
     """Return ``calibrate(model, method, **settings).coverage()``."""
     return calibrate(model, method, **settings).coverage()
 
 
-def _check(model: ImageModel, method: Method, mask: Mask, given: SimulationSettings) -> None:
+def _check(model: ImageModel, mask: Mask) -> None:
     if not isinstance(model, ImageModel):
         raise ValueError(f"model is {describe(model)}; expected an ImageModel")
-    check_run(method, given.draws, given.chains)
     check_mask(mask, model.image_shape)
     if mask.expand(model.image_shape).all():
         raise ValueError("the mask hides nothing, so that there is nothing to calibrate")

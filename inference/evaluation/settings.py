@@ -51,7 +51,7 @@ class SimulationSettings(RunSettings):
     ----------
     draws, chains
         Of each data set, before thinning; a method of particles keeps an eighth, whose fluctuation as a cloud is then
-        small.
+        small. ``draws=None`` are 100, or, with a goal, the most that the method takes to reach it.
     seed, batch, progress
         As for :class:`RunSettings`.
     datasets
@@ -70,7 +70,7 @@ class SimulationSettings(RunSettings):
     50
     """
 
-    draws: int = 100
+    draws: int | None = None  # type: ignore[assignment]
     batch: int = 50
     datasets: int = 500
     pixels: int = 3

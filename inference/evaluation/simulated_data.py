@@ -14,6 +14,7 @@ from posterior_inpainting.inference.density.tracing import plate_nesting
 from posterior_inpainting.inference.evaluation.scores import LEVELS, in_the_middle
 from posterior_inpainting.inference.evaluation.thinning import independent_draws
 from posterior_inpainting.inference.results.convert import pixels_of_draws
+from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, Mask
 
@@ -50,6 +51,10 @@ class Batch:
         images = torch.where(mask, whole, torch.zeros_like(whole))
         return cls(whole, images, [latents for _, latents in simulated], mask)
 
+    def problem(self, model: ImageModel) -> Problem:
+        """Return what all posteriors are of, drawn together."""
+        return Problem(model, (self.images, self.mask.expand(self.images.shape)), guide=model.guide)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -65,7 +70,7 @@ def figures_of_batch(
     Parameters
     ----------
     problem
-        The model and its guide; the images are the batch's.
+        Of the batch.
     method
         As for ``calibrate``.
     batch
@@ -81,8 +86,7 @@ def figures_of_batch(
         Names of what is ranked before the pixels; one row a data set: ``ranks``, ``counts``, ``truth``, ``reference``,
         ``draws``, ``covered``, ``rhat``, each as a row of ``Calibration``.
     """
-    together = replace(problem, args=(batch.images, batch.mask.expand(batch.images.shape)))
-    space, found = independent_draws(together, len(batch), method, plan, MOST)
+    space, found = independent_draws(problem, len(batch), method, plan, MOST)
     with torch.no_grad():
         truth = torch.stack([space.truth(latents) for latents in batch.latents])
     padded = truth.new_full((len(batch), MOST, space.dim), torch.nan)
