@@ -5,11 +5,13 @@ Monte Carlo*. The length T climbs the change in the estimator of the expected sq
 
 .. math:: \mathrm{ChEES} = \tfrac14 E\big[(\lVert q' - E q' \rVert^2 - \lVert q - E q \rVert^2)^2\big],
 
-trajectories are jittered by a Halton sequence, (1 + h_t) T / 2, and the step size is held where the median chain
-accepts 0.85. Every chain shares them, so that a batch of chains takes the same number of steps: no chain waits for
-another, as chains of a vectorised NUTS do. A chain that is where the step is too large follows its trajectory again in
-smaller ones (``local_steps``), so that narrow regions are neither missed nor paid for by all. The scales are learnt
-across chains: a whole covariance where there are draws enough, which shortens trajectories more than any tuning of T.
+trajectories are jittered by a Halton sequence, (1 + h_t) T / 2, and the step size is held where chains accept 0.8 on
+average. Every chain shares them, so that a batch of chains takes the same number of steps: no chain waits for another,
+as chains of a vectorised NUTS do. A chain that is where the step is too large follows its trajectory again in smaller
+ones (``local_steps``), so that narrow regions are neither missed nor paid for by all. In the first windows of the
+warm-up, when chains come from far, the harmonic mean of Hoffman et al., 0.651, leaves none behind instead. The scales
+are learnt across chains: a whole covariance where there are draws enough, which shortens trajectories more than any
+tuning of T.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ __all__ = ["ChEES"]
 #: Shortest trajectory in white coordinates, where a quarter of a normal's period is pi / 2: with the jitter, from
 #: 1 to 2. Few chains, or one, know too little of the criterion to be left to it alone.
 SHORTEST = 2.0
+#: Harmonic-mean acceptance that the step size is adapted to while chains come from far.
+_EARLY = 0.651
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class ChEES(Kernel):
     warmup
         Iterations that adapt and are thrown away.
     target_acceptance
-        Acceptance probability of the median chain that the step size is adapted to.
+        Mean acceptance probability that the step size is adapted to.
     metric
         How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
         ``adaptation.Metric``.
@@ -103,7 +107,7 @@ class ChEES(Kernel):
     """
 
     warmup: int = 200
-    target_acceptance: float = 0.85
+    target_acceptance: float = 0.8
     metric: Metric = "dense"
     max_steps: int = 256
     refinements: int = 5
@@ -154,8 +158,9 @@ class ChEES(Kernel):
         steps = self._steps(state, step_size, warming)
         scales = state.tuning.scales
         first = trajectory(density, state.point, step_size, steps, scales, generator, inverse_temperature)
+        refinements = self.refinements if self._refines(state.iteration) else 0
         proposal, number = refined(
-            density, state.point, first, step_size, steps, scales, self.refinements, inverse_temperature
+            density, state.point, first, step_size, steps, scales, refinements, inverse_temperature
         )
         point, _ = metropolis(state.point, proposal.point, proposal.acceptance, generator)
         count = torch.tensor(steps, device=step_size.device).unsqueeze(1)
@@ -180,6 +185,10 @@ class ChEES(Kernel):
                 following = replace(following, tuning=tuning, length=length)
         return following, info
 
+    def _refines(self, iteration: int) -> bool:
+        """Whether chains are where they belong, so that those few that lose their way are seen to by themselves."""
+        return self.refinements > 0 and iteration >= windows(self.warmup)[-2]
+
     def _steps(self, state: State, step_size: Tensor, warming: bool) -> list[int]:
         """Return each group's leapfrog steps: the one transfer from the device in an iteration."""
         length = (state.length.log_value if warming else state.length.log_average).exp()
@@ -191,9 +200,11 @@ class ChEES(Kernel):
         self, before: State, after: State, proposal: Proposal, acceptance: Tensor, travelled: Tensor
     ) -> State:
         """Tune step size and trajectory length to one iteration, and take in where the chains are."""
-        # A few chains where the step is too large do not shrink that of all: they refine theirs.
-        middle = acceptance.median(1).values
-        tuning = before.tuning.followed(middle, self.target_acceptance).seen(after.point.position)
+        if self._refines(before.iteration):
+            rate, target = acceptance.mean(1), self.target_acceptance
+        else:
+            rate, target = 1 / (1 / acceptance.clamp(min=1e-2)).mean(1), _EARLY
+        tuning = before.tuning.followed(rate, target).seen(after.point.position)
         gradient = _chees_gradient(before.point, proposal, travelled, before.tuning.scales)
         length = before.length.update(gradient, self.learning_rate)
         log_length = length.log_value

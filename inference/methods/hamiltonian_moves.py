@@ -1,14 +1,4 @@
-r"""Hamiltonian moves of a cloud of particles, until they have forgotten where they were.
-
-The step size is learnt for a whole replicate, but near the prior a cloud spans places of very different curvature: at
-one step size for all, the particles in the narrow ones never move, and the evidence is low in every replicate alike,
-which their spread cannot tell. Each move of each particle therefore draws a step size of its own about the replicate's,
-
-.. math:: \epsilon_i = \epsilon\, e^{0.7 u_i}, \qquad u_i \sim N(0, 1),
-
-whatever the particle's place, so that moves leave the tempered posterior as it is (Mackenzie 1989; Neal 2011, section
-5.4.2, on steps of random size).
-"""
+"""Hamiltonian moves of a cloud of particles, until they have forgotten where they were."""
 
 from __future__ import annotations
 
@@ -25,9 +15,6 @@ from posterior_inpainting.inference.methods.trajectory import evaluate, metropol
 from posterior_inpainting.inference.streams import Streams
 
 __all__ = ["AnnealingSettings", "HamiltonianMoves"]
-
-#: Standard deviation of the log of particles' step sizes about the replicate's.
-_JITTER = 0.7
 
 
 @dataclass(frozen=True)
@@ -71,9 +58,7 @@ class HamiltonianMoves(Moves):
         for _ in range(settings.max_moves):
             spread = float(torch.rand((), generator=generator, device=origin.device))
             steps = [max(1, round(settings.steps * (0.5 + 0.5 * spread)))] * len(step)
-            noise = torch.randn(point.log_prior.shape, generator=generator, device=step.device).to(step)
-            own = step.unsqueeze(1) * (_JITTER * noise).exp()
-            proposal = trajectory(self.density, point, own, steps, scales, generator, beta)
+            proposal = trajectory(self.density, point, step, steps, scales, generator, beta)
             point, _ = metropolis(point, proposal.point, proposal.acceptance, generator)
             # Between moves, so that each move on its own leaves the tempered posterior as it is.
             step = (step * (0.5 * (proposal.acceptance.mean(1) - settings.target_acceptance)).exp()).clamp(

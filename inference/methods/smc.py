@@ -7,10 +7,9 @@ likelihood, the evidence is estimated by
 
 .. math:: \hat Z = \prod_t \frac1N \sum_i p(\tilde x \mid q_i)^{\beta_t - \beta_{t-1}}.
 
-Independent replicates run side by side, and the spread of their estimates is the standard error of the evidence, wider
-the fewer they are (Student's t); it cannot tell what all of them miss. What is returned are draws of the replicates'
-mixture, each replicate weighed by its evidence estimate: where replicates found different modes, a mode's share is that
-of the evidence and not of the replicates.
+Independent replicates run side by side, and the spread of their estimates is the standard error of the evidence. What
+is returned are draws of the replicates' mixture, each replicate weighed by its evidence estimate: where replicates
+found different modes, a mode's share is that of the evidence and not of the replicates.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import norm
-from scipy.stats import t as student_t
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
@@ -132,9 +129,7 @@ def from_replicates(process: Annealing, problem: Problem, plan: Plan, stats: dic
 def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:
     """Pool replicates' estimates ``(replicate,)``: the log of their mean, and its standard error in nats.
 
-    The estimates themselves, not their logs, are unbiased (up to the adaptation of the temperatures). The error is half
-    the width of the interval that has the probability of one standard deviation to each side: of a few replicates, the
-    spread is itself not well known.
+    The estimates themselves, not their logs, are unbiased (up to the adaptation of the temperatures).
 
     >>> estimate, error = pooled_evidence(torch.tensor([1.0, 1.0]))
     >>> round(estimate, 6), round(error, 6)
@@ -146,4 +141,4 @@ def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:
     if count == 1:
         return pooled, math.nan
     relative = (values - pooled).exp()
-    return pooled, float(relative.std() / math.sqrt(count) * student_t.ppf(norm.cdf(1), count - 1))
+    return pooled, float(relative.std() / math.sqrt(count))
