@@ -128,7 +128,7 @@ class TestTrajectoryLength:
             pyro.sample("x", dist.Normal(torch.zeros(10), self.SD).to_event(1))
 
         # Small steps, so that a trajectory is nearly the exact flow; no scales, so that T is in the units of x.
-        kernel = ChEES(warmup=400, metric="identity", max_steps=64, target_acceptance=0.999)
+        kernel = ChEES(warmup=400, metric="identity", max_steps=64, target_acceptance=0.98)
         process = KernelProcess(kernel, Potential(Problem(model)), Plan(1, 64, Streams(0)))
         process.start()
         while process.iteration < kernel.warmup:
@@ -148,7 +148,8 @@ class TestTrajectoryLength:
     def test_a_wrong_sign_fails(self, monkeypatch):
         gradient = chees._chees_gradient
         monkeypatch.setattr(chees, "_chees_gradient", lambda *args: -gradient(*args))
-        assert self.learnt() < 0.5 * self.best()
+        # It goes down to one of the minima, which one depends on where it starts.
+        assert not 0.5 < self.learnt() / self.best() < 2
 
 
 class TestAlternatingChecksWhatItTakesForGranted:
