@@ -31,6 +31,7 @@ from posterior_inpainting.inference.density.traced_density import (
     over_rows,
     rows,
     slow_but_right,
+    with_gradient,
 )
 from posterior_inpainting.inference.density.tracing import deterministic_sites, observed_sites
 from posterior_inpainting.models.abilities import JointDensity
@@ -149,12 +150,7 @@ class Potential(Density):
             replayed = self._replayed.gradient(position, inverse_temperature, which)
             if replayed is not None:
                 return replayed
-        with torch.enable_grad():
-            position = position.detach().requires_grad_()
-            log_prior, log_likelihood = self(position, which)
-            total = (log_prior + inverse_temperature * log_likelihood).sum()
-            (gradient,) = torch.autograd.grad(total, position)
-        return log_prior.detach(), log_likelihood.detach(), gradient
+        return with_gradient(lambda leaf: self(leaf, which), position, inverse_temperature)
 
     def constrain(self, position: Tensor) -> dict[str, Tensor]:
         """Return latents in the model's own space, site -> ``(..., *shape)``, of positions ``(..., dim)``."""

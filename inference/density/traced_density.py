@@ -18,7 +18,7 @@ from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.change_of_variables import AtPosition, ChangeOfVariables
 from posterior_inpainting.inference.density.tracing import latent_sites, observed_sites, trace_of
 
-__all__ = ["TracedDensity", "over_rows", "rows", "run_unvalidated", "slow_but_right"]
+__all__ = ["TracedDensity", "over_rows", "rows", "run_unvalidated", "slow_but_right", "with_gradient"]
 
 #: Runs of a model under one vmap, where results are collected, so that memory does not grow with their number.
 _CHUNK = 1024
@@ -70,6 +70,22 @@ def _row(argument: Tensor | Mapping[str, Tensor], index: int) -> Any:
     return {name: value[index] for name, value in argument.items()}
 
 
+def with_gradient(
+    density: Callable[[Tensor], tuple[Tensor, Tensor]], position: Tensor, inverse_temperature: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log prior and log likelihood at positions, and the gradient of their tempered sum, by autograd.
+
+    >>> with_gradient(lambda q: (-q.square().sum(-1), q.sum(-1)), torch.tensor([[1.0, 2.0]]), 0.5)
+    (tensor([-5.]), tensor([3.]), tensor([[-1.5000, -3.5000]]))
+    """
+    with torch.enable_grad():
+        position = position.detach().requires_grad_()
+        log_prior, log_likelihood = density(position)
+        total = (log_prior + inverse_temperature * log_likelihood).sum()
+        (gradient,) = torch.autograd.grad(total, position)
+    return log_prior.detach(), log_likelihood.detach(), gradient
+
+
 @contextlib.contextmanager
 def slow_but_right() -> Iterator[None]:
     """Silence torch where it has no batched kernel for an operation and loops by itself."""
@@ -112,12 +128,7 @@ class TracedDensity:
         self, position: Tensor, inverse_temperature: Tensor, which: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the same with the gradient of the tempered sum, under vmap."""
-        with torch.enable_grad():
-            position = position.detach().requires_grad_()
-            log_prior, log_likelihood = self.vectorised(position, which)
-            total = (log_prior + inverse_temperature * log_likelihood).sum()
-            (gradient,) = torch.autograd.grad(total, position)
-        return log_prior.detach(), log_likelihood.detach(), gradient
+        return with_gradient(lambda leaf: self.vectorised(leaf, which), position, inverse_temperature)
 
     def looped(self, position: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the same, chain after chain."""

@@ -75,7 +75,7 @@ class ChEES(Kernel):
     warmup
         Iterations that adapt and are thrown away.
     target_acceptance
-        Mean acceptance probability that the step size is adapted to.
+        Mean acceptance probability that the step size is adapted to once chains have come from where they began.
     metric
         How scales are learnt: ``"dense"``, ``"diagonal"`` or ``"identity"``; see
         ``adaptation.Metric``.
@@ -158,7 +158,7 @@ class ChEES(Kernel):
         steps = self._steps(state, step_size, warming)
         scales = state.tuning.scales
         first = trajectory(density, state.point, step_size, steps, scales, generator, inverse_temperature)
-        refinements = self.refinements if self._refines(state.iteration) else 0
+        refinements = self.refinements if self._have_arrived(state.iteration) else 0
         proposal, number = refined(
             density, state.point, first, step_size, steps, scales, refinements, inverse_temperature
         )
@@ -185,9 +185,9 @@ class ChEES(Kernel):
                 following = replace(following, tuning=tuning, length=length)
         return following, info
 
-    def _refines(self, iteration: int) -> bool:
+    def _have_arrived(self, iteration: int) -> bool:
         """Whether chains are where they belong, so that those few that lose their way are seen to by themselves."""
-        return self.refinements > 0 and iteration >= windows(self.warmup)[-2]
+        return iteration >= windows(self.warmup)[-2]
 
     def _steps(self, state: State, step_size: Tensor, warming: bool) -> list[int]:
         """Return each group's leapfrog steps: the one transfer from the device in an iteration."""
@@ -200,7 +200,7 @@ class ChEES(Kernel):
         self, before: State, after: State, proposal: Proposal, acceptance: Tensor, travelled: Tensor
     ) -> State:
         """Tune step size and trajectory length to one iteration, and take in where the chains are."""
-        if self._refines(before.iteration):
+        if self._have_arrived(before.iteration):
             rate, target = acceptance.mean(1), self.target_acceptance
         else:
             rate, target = 1 / (1 / acceptance.clamp(min=1e-2)).mean(1), _EARLY
