@@ -24,7 +24,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed  ## complete a bundled image by MCMC; look at out/demo/completions.png
-	$(ONE) $(BIN)/posterior-inpainting complete sample:fashion-mnist/0 --mask half:bottom --draws 800 --out out/demo
+	$(ONE) $(BIN)/posterior-inpainting complete sample:fashion-mnist/0 --mask half:bottom --out out/demo
 
 test: $(VENV)/installed-dev  ## run the tests, but for those marked long
 	$(ONE) $(BIN)/python -m pytest -n 2 -q -m "not long"

@@ -12,6 +12,7 @@ from .evaluation.held_out import score_real
 from .evaluation.pruning import prune, pruning_curve
 from .evaluation.step_doubling import StepDoubling, step_doubling
 from .verbs import infer, infer_many, sample
+from .going_on import more
 from .methods.alternating import Alternating
 from .methods.auto import Auto
 from .methods.chees import ChEES
@@ -116,6 +117,7 @@ __all__ = [
     "infer",
     "infer_in_windows",
     "infer_many",
+    "more",
     "load",
     "plots",
     "posterior_mean",

@@ -80,12 +80,17 @@ class Watching(Protocol):
     """What looks at draws as they come, and says when a run may end; ``results.trusted.Watch`` does."""
 
     @property
+    def goal(self) -> Any:
+        """What they have to reach."""
+        ...
+
+    @property
     def missing(self) -> str:
         """What the draws lacked at the last look, ``""`` where it was nothing."""
         ...
 
-    def is_enough(self, latents: dict[str, Tensor]) -> bool:
-        """Take in a block of draws ``(group, chain, draw, ...)``; return whether no more are needed."""
+    def is_enough(self, latents: dict[str, Tensor], stats: dict[str, Tensor]) -> bool:
+        """Take in a block of draws and statistics ``(group, chain, draw, ...)``; return whether no more are needed."""
         ...
 
     def look(self) -> str:
@@ -130,6 +135,9 @@ class Plan:
     watch
         What may end the run before it has all draws; ``None`` for nothing. It is of a whole run, and of none of its
         parts.
+    after
+        Latents ``(chain, draw, ...)`` of the run that this one goes on from, at whose last draws chains begin; ``None``
+        for a new one. What draws independently has no use for it.
 
     Examples
     --------
@@ -146,6 +154,7 @@ class Plan:
     store: Checkpoints | None = None
     thin: int = 1
     watch: Watching | None = None
+    after: dict[str, Tensor] | None = None
 
     @property
     def iterations(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import types
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -14,24 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
+from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem, Watching
+from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.numerical_failures import at_some_draw
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.traced_density import run_unvalidated
 from posterior_inpainting.inference.density.tracing import deterministic_sites, latent_sites, trace_of
+from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.containers import to_arviz
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
-from posterior_inpainting.inference.results.trusted import Watch
 from posterior_inpainting.inference.settled import Settled
 from posterior_inpainting.inference.streams import callers_state_kept
+from posterior_inpainting.models.observations import Observation
 
 __all__ = [
     "attributes",
     "deterministics",
     "executed",
+    "of_image",
     "of_goal",
     "timed_from",
     "values_of",
@@ -41,6 +45,13 @@ __all__ = [
 
 def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
     """Run a method, with a store where it can use one."""
+    try:
+        return _executed(problem, method, plan, store)
+    except BudgetSpentError as error:
+        raise BudgetSpentError(f"{error}, before there was a draw") from error
+
+
+def _executed(problem: Problem, method: Method, plan: Plan, store: str | Path | None) -> Draws:
     if store is None:
         return method.run(problem, plan)
     if not method.is_resumable:
@@ -62,6 +73,34 @@ def executed(problem: Problem, method: Method, plan: Plan, store: str | Path | N
     return method.run(problem, replace(plan, store=Store(store, signature)))
 
 
+def of_image(
+    problem: Problem,
+    run: Settled,
+    plan: Plan,
+    observation: Observation,
+    keep: Collection[str],
+    store: str | Path | None = None,
+):
+    """Draw from an image's posterior, and wrap what was drawn; its seconds count from here.
+
+    Parameters
+    ----------
+    problem, observation
+        The model with its arguments, and the image and mask among them.
+    run, plan
+        What to run, checked.
+    keep, store
+        As for ``infer``.
+    """
+    start = time.perf_counter()
+    with callers_state_kept():
+        drawn = executed(problem, run.method, plan, store)
+    with callers_state_kept():
+        groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
+    attrs = attributes(problem, run, drawn, plan.streams.seed, time.perf_counter() - start)
+    return with_efficiency(groups, attrs | of_goal(plan.watch))
+
+
 def deterministics(problem: Problem, latents: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the values of a model's deterministic sites at draws ``(chain, draw, ...)`` of its latents.
 
@@ -77,7 +116,7 @@ def deterministics(problem: Problem, latents: dict[str, Tensor]) -> dict[str, Te
     return density.deterministics(density.unconstrain(latents, batch=2))
 
 
-def of_goal(watch: Watch | None, group: int = 0) -> dict[str, Any]:
+def of_goal(watch: Watching | None, group: int = 0) -> dict[str, Any]:
     """Return what a run with a goal says of it: the goal, and what its draws lack, ``""`` where that is nothing."""
     if watch is None:
         return {}

@@ -16,6 +16,9 @@ from posterior_inpainting.models.shapes import describe
 
 __all__ = ["Settled", "check_kept", "check_memory_of_draws", "check_run", "check_until", "settled"]
 
+#: Draws of a chain that hardly any posterior takes longer than to reach the usual goal.
+_WITH_GOAL = 500
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -26,6 +29,11 @@ class Settled:
     chains: int
     goal: Trusted | None
     chosen_by: str
+
+    @property
+    def draws_to_expect(self) -> int:
+        """Draws of one posterior among many: with a goal few of them come near to the most that there may be."""
+        return self.draws if self.goal is None else min(self.draws, _WITH_GOAL)
 
     @property
     def attrs(self) -> dict[str, str]:

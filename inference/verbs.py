@@ -17,6 +17,8 @@ from posterior_inpainting.inference.execution import (
     deterministics,
     executed,
     of_goal,
+    of_image,
+    timed_from,
     values_of,
     with_efficiency,
 )
@@ -119,12 +121,8 @@ def infer(
     check_memory_of_draws(observation.image.numel(), run.draws, run.chains, max_memory, keep=keep)
     watch = None if run.goal is None else Watch(run.goal, values_of_images(problem, [observation]))
     plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
-    with callers_state_kept(), within(budget):
-        drawn = executed(problem, run.method, plan, store)
-    with callers_state_kept():
-        groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
-    attrs = attributes(problem, run, drawn, seed, time.perf_counter() - start)
-    return with_efficiency(groups, attrs | of_goal(watch))
+    with within(budget):
+        return timed_from(start, of_image(problem, run, plan, observation, keep, store))
 
 
 def infer_many(
@@ -199,7 +197,9 @@ def infer_many(
             f"{run.method.label} draws from one posterior at a time; use a method such as ChEES(), MALA() or ULA()"
         )
     count = len(observations)
-    check_memory_of_draws(observations[0].image.numel(), run.draws, run.chains, max_memory, count, keep)
+    check_memory_of_draws(
+        observations[0].image.numel(), run.draws_to_expect, run.chains, max_memory, count, keep
+    )
     images = torch.stack([o.image for o in observations])
     masks = torch.stack([o.mask for o in observations])
     problem = Problem(model, (images, masks), guide=model.guide)

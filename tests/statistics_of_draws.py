@@ -26,6 +26,7 @@ def assert_moments(
         count = draws.shape[0] * draws.shape[1]
         ess = np.full(draws.shape[-1], float(count)) if independent else ess_of(draws, "mean")
         assert (ess > floor).all(), f"not mixing: {name} has an ESS of {ess.min():.0f}, below {floor}"
+        assert (draws.std((0, 1)) > 0).all(), f"never moves: the {name} of a component has no error"
         error = np.abs(draws.mean((0, 1)) - truth) / (draws.std((0, 1)) / np.sqrt(ess))
         worst = int(error.argmax())
         assert error[worst] < errors, (

@@ -91,8 +91,13 @@ class Approach:
         """Return the same approach with the model of one observation."""
         return replace(self, model=self.model_for(observation))
 
-    def complete(self, observation: Observation, *, seed: int = 0, progress: bool = True):
-        """Return what ``infer`` does, or ``infer_in_windows`` where there is a margin; its seconds count the fit."""
+    def complete(
+        self, observation: Observation, *, seed: int = 0, progress: bool = True, budget: str | None = None
+    ):
+        """Return what ``infer`` does, or ``infer_in_windows`` where there is a margin; its seconds count the fit.
+
+        Raises ``ValueError`` for a ``budget``, as for ``infer``, where there is a margin: every window needs its draws.
+        """
         start = time.perf_counter()
         settings: dict[str, Any] = {
             "draws": self.draws,
@@ -103,7 +108,11 @@ class Approach:
         if self.margin is None:
             with shown(progress):
                 model = self.model_for(observation)
-            drawn = infer(model, observation, self.method, **settings)
+            drawn = infer(model, observation, self.method, budget=budget, **settings)
+        elif budget is not None:
+            raise ValueError(
+                f"budget={budget!r}: holes are drawn in windows, which all need it; take fewer draws"
+            )
         else:
             drawn = infer_in_windows(
                 self.model_for,

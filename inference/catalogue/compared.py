@@ -6,7 +6,7 @@ from functools import partial
 
 from posterior_inpainting.inference.catalogue import making
 from posterior_inpainting.inference.catalogue.entry import Entry
-from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.auto import Auto
 from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.langevin import MALA
@@ -86,11 +86,11 @@ COMPARED = (
         random="code z of a GAN, with the generator's fitted noise",
         source="Yeh et al. 2017, its posterior",
         make=partial(making.code, "fashion-mnist-generator"),
-        method=ChEES(warmup=100, init="tempered"),
-        draws=50,
+        method=Auto(),
+        draws=2000,
         chains=16,
-        seconds=4,
-        gradients=180_000,
+        seconds=8,
+        gradients=90_000,
         priors=("fashion-mnist-generator",),
     ),
     Entry(
@@ -110,11 +110,11 @@ COMPARED = (
         random="code z of a variational autoencoder",
         source="Kingma & Welling 2014",
         make=partial(making.code, "fashion-mnist-vae"),
-        method=ChEES(),
-        draws=200,
+        method=Auto(),
+        draws=2000,
         chains=16,
-        seconds=5,
-        gradients=80_000,
+        seconds=8,
+        gradients=40_000,
         priors=("fashion-mnist-vae",),
     ),
     Entry(
@@ -179,14 +179,14 @@ COMPARED = (
     ),
     Entry(
         name="pluralistic-joint",
-        random="code z of a joint density; its guide starts the chains",
+        random="code z of a joint density",
         source="Zheng et al. 2019",
         make=making.joint,
-        method=ChEES(warmup=100, init="guide"),
-        draws=50,
+        method=Auto(),
+        draws=2000,
         chains=16,
-        seconds=1,
-        gradients=14_000,
+        seconds=5,
+        gradients=40_000,
         priors=("fashion-mnist-pluralistic-joint",),
     ),
     Entry(

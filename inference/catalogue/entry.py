@@ -76,7 +76,7 @@ class Entry:
     make
         From what is given to the model; a function at the top of a module, so that it can be sent to a process.
     method, draws, chains
-        As for ``infer``, where the caller names none.
+        As for ``infer``, where the caller names none: the most draws of a method with a goal.
     seconds, gradients
         Order of magnitude for one image on one core.
     made_from
@@ -128,7 +128,8 @@ class Entry:
     def settings(self) -> str:
         """Method, draws and chains by default, in words."""
         restarts = self.method.draws_are == "restarts"
-        return written(self.method) + ("" if restarts else f", {self.draws} draws x {self.chains}")
+        most = "" if self.method.goal is None else "at most "
+        return written(self.method) + ("" if restarts else f", {most}{self.draws} draws x {self.chains}")
 
     def takes(self, shape: ImageShape) -> bool:
         """Whether it takes images of a shape.
@@ -146,10 +147,14 @@ class Entry:
     def draws_for(self, shape: ImageShape) -> int:
         """Return how many draws a chain are kept of images of a shape: fewer of large ones, at least 8 of all chains.
 
+        With a goal they are the most that there may be, and as given.
+
         >>> from posterior_inpainting.inference.catalogue import entry
         >>> entry("gaussian-process").draws_for((1, 28, 28)), entry("gaussian-process").draws_for((3, 256, 256))
         (400, 21)
         """
+        if self.method.goal is not None:
+            return self.draws
         fit = _MOST_VALUES // (math.prod(shape) * self.chains)
         return min(self.draws, max(fit, math.ceil(8 / self.chains)))
 

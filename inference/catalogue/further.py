@@ -6,7 +6,7 @@ from functools import partial
 
 from posterior_inpainting.inference.catalogue import making
 from posterior_inpainting.inference.catalogue.entry import Entry
-from posterior_inpainting.inference.methods.chees import ChEES
+from posterior_inpainting.inference.methods.auto import Auto
 from posterior_inpainting.inference.methods.conditional_diffusion import ConditionalDiffusion
 from posterior_inpainting.inference.methods.exact import Exact
 from posterior_inpainting.inference.methods.gibbs import Gibbs
@@ -48,11 +48,11 @@ FURTHER = (
         random="code z, 2 numbers, of a variational autoencoder of digits",
         source="Kingma & Welling 2014",
         make=partial(making.code, "digits-vae-2d"),
-        method=ChEES(),
-        draws=100,
+        method=Auto(),
+        draws=2000,
         chains=16,
         seconds=2,
-        gradients=40_000,
+        gradients=30_000,
         shape=(1, 8, 8),
         priors=("digits-vae-2d",),
     ),

@@ -66,7 +66,7 @@ _ENTRIES = (
         Auto,
         "chooses by the model, and draws until the draws can be trusted: the default of infer()",
         "",
-        draws=500,
+        draws=2000,
     ),
     MethodEntry(
         "global-local",

@@ -28,7 +28,7 @@ def entry(name: str) -> Entry:
     Raises ``ValueError`` for an unknown name.
 
     >>> entry("gan").settings
-    "ChEES(warmup=100, init='tempered'), 50 draws x 16"
+    'Auto(), at most 2000 draws x 16'
     """
     if name in MODELS:
         return MODELS[name]

@@ -37,6 +37,10 @@ def complete(
     strict: Annotated[
         bool, typer.Option("--strict", help="End with exit code 3 where the draws are not to be trusted.")
     ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time or gradients after which to end, such as '60 s', '5 min', '2e6 gradients'."),
+    ] = None,
     max_memory: Annotated[
         float | None, typer.Option(help="Memory that it may need, in GB; all that there is if not given.")
     ] = None,
@@ -71,7 +75,7 @@ def complete(
     say = _silent if quiet else typer.echo
     for line in said:
         say(line)
-    posterior = approach.complete(observation, seed=drawing.seed, progress=not quiet)
+    posterior = approach.complete(observation, seed=drawing.seed, progress=not quiet, budget=budget)
     table = diagnostics.summary(posterior)
     if whole is not None and table["draws"] > 1:
         table |= figures(posterior, whole)

@@ -11,7 +11,12 @@ from posterior_inpainting.inference.evaluation.judgement import ESS, RHAT, Verdi
 from posterior_inpainting.inference.evaluation.stuck_chains import stuck_chains
 from posterior_inpainting.inference.results.chain_statistics import ess, rhat
 from posterior_inpainting.inference.results.containers import group
-from posterior_inpainting.inference.results.trusted import ERROR_OF_SD, error_of_wide_ones
+from posterior_inpainting.inference.results.trusted import (
+    ERROR_OF_SD,
+    LOG_DENSITY,
+    error_of_wide_ones,
+    log_density,
+)
 
 __all__ = ["judge_chains"]
 
@@ -24,8 +29,11 @@ _LEAST = 4
 
 
 def judge_chains(idata) -> Verdict:
-    """Judge Markov draws by R-hat and ESS of latents and hidden pixels, by divergences, and by where chains are."""
-    values = scalars(idata)
+    """Judge Markov draws by R-hat and ESS of latents, hidden pixels and density, by divergences, and by places."""
+    values, statistics = scalars(idata), group(idata, "sample_stats")
+    judged = dict(values)
+    if LOG_DENSITY in statistics:
+        judged |= log_density(statistics[LOG_DENSITY].to_numpy())
     chains, draws = next(iter(values.values())).shape[:2]
     lost = sum(int(np.sum(~np.isfinite(one))) for one in values.values())
     if lost or "diverged" in idata.attrs:
@@ -37,12 +45,11 @@ def judge_chains(idata) -> Verdict:
     if not any(np.ptp(one, 1).any() for one in values.values()):
         return Verdict("not mixing", "no chain ever moves", "Take smaller steps, or warm up longer.")
     # NaN is of values that do not vary, a black corner say, of which there is nothing to judge.
-    worst = float(np.nanmax(np.concatenate([rhat(one) for one in values.values()])))
-    effective = min(float(ess(one, kind).min()) for one in values.values() for kind in ("bulk", "tail"))
+    worst = float(np.nanmax(np.concatenate([rhat(one) for one in judged.values()])))
+    effective = min(float(ess(one, kind).min()) for one in judged.values() for kind in ("bulk", "tail"))
     figures = f"R-hat up to {worst:.3f}, ESS down to {effective:.0f} of {chains * draws} draws"
     if target(idata.attrs) != "posterior":
         figures = f"as draws of a {target(idata.attrs)}, {figures}"
-    statistics = group(idata, "sample_stats")
     diverging = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
     # Jumps reach a narrow region from outside, in its share: that a few trajectories fail in it is no matter then.
     allowed = _WITH_JUMPS * chains * draws if "jumped" in statistics else 0
@@ -52,7 +59,7 @@ def judge_chains(idata) -> Verdict:
         )
         return Verdict("diverging", reason, "Take smaller steps (target_acceptance=0.9), or reparametrise.")
     if worst < RHAT and effective >= ESS and chains > 1:
-        errors = np.concatenate([error_of_wide_ones(one) for one in values.values()])
+        errors = np.concatenate([error_of_wide_ones(one) for one in judged.values()])
         spread = 0.0 if np.isnan(errors).all() else float(np.nanmax(errors))
         if spread <= ERROR_OF_SD:
             return trusted("converged", figures, idata.attrs)

@@ -2,7 +2,8 @@ r"""Judge draws that were resampled from independent replicates, or from the net
 
 With R replicates whose evidence estimates have shares :math:`s_r`, of which :math:`R_e = 1 / \sum_r s_r^2` are
 effective, the standard error of the log of their mean, and of each mode's share, is about
-:math:`\sqrt{(R / R_e - 1) / (R - 1)}`.
+:math:`\sqrt{(R / R_e - 1) / (R - 1)}`. Where the method reports a larger one, that is the one they are judged by. Of
+fewer than four replicates the spread is itself too little known to trust a small one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ __all__ = ["judge_particles", "rhat_between_replicates"]
 
 #: Standard error of a log evidence in nats, and so relative error of weights, up to which draws can be used.
 _ERROR = 0.1
+#: Replicates from which on their spread is known well enough that a small one can be believed.
+_SEVERAL = 4
 #: R-hat between replicates above which they are in different places.
 _APART = 1.1
 
@@ -45,6 +48,9 @@ def judge_particles(idata) -> Verdict:
         return Verdict(kind, f"replicates disagree: {figures}", advice)
     if error >= _ERROR:
         return Verdict(kind, f"replicates differ: {figures} only", "Use more particles or replicates.")
+    if count is not None and count < _SEVERAL:
+        reason = f"too few replicates to know how far they differ: {figures}"
+        return Verdict(kind, reason, "Run several: chains=8.")
     apart = rhat_between_replicates(idata)
     if apart > _APART:
         reason = f"replicates are in different places: R-hat between them {apart:.2f}, {figures}"
@@ -98,11 +104,13 @@ def rhat_between_replicates(idata) -> float:
 
 
 def _error(attrs: Mapping[str, Any]) -> float:
-    """Return the standard error of the log of the replicates' mean estimate; NaN where it is not known."""
+    """Return the standard error of the log of the replicates' mean estimate, the larger of its two; NaN if unknown."""
+    reported = attrs.get("log_evidence_se", math.nan)
     if "replicates" not in attrs:
-        return attrs.get("log_evidence_se", math.nan)
+        return reported
     excess = max(0.0, attrs["replicates"] / attrs["effective_replicates"] - 1)
-    return math.sqrt(excess / (attrs["replicates"] - 1))
+    spread = math.sqrt(excess / (attrs["replicates"] - 1))
+    return max(spread, reported) if reported == reported else spread
 
 
 def _judge_networks(idata) -> Verdict:

@@ -80,6 +80,10 @@ class Auto(Method):
             return GlobalLocal()
         return ChEES() if latents <= _SCALES else MALA(warmup=100, thin=10, metric="identity", init="optimum")
 
+    def warmed(self, warmup: int) -> Method:
+        """Refuse: what it chooses has a warm-up of its own."""
+        raise ValueError(f"warmup={warmup} is given, but Auto chooses the method; name one, such as ChEES()")
+
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Draw by the chosen method."""
         return self.chosen(problem).run(problem, plan)

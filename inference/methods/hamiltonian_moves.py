@@ -1,4 +1,14 @@
-"""Hamiltonian moves of a cloud of particles, until they have forgotten where they were."""
+r"""Hamiltonian moves of a cloud of particles, until they have forgotten where they were.
+
+The step size is learnt for a whole replicate, but near the prior a cloud spans places of very different curvature: at
+one step size for all, the particles in the narrow ones never move, and the evidence is low in every replicate alike,
+which their spread cannot tell. Each move of each particle therefore draws a step size of its own about the replicate's,
+
+.. math:: \epsilon_i = \epsilon\, e^{0.7 u_i}, \qquad u_i \sim N(0, 1),
+
+whatever the particle's place, so that moves leave the tempered posterior as it is (Mackenzie 1989; Neal 2011, section
+5.4.2, on steps of random size).
+"""
 
 from __future__ import annotations
 
@@ -16,15 +26,18 @@ from posterior_inpainting.inference.streams import Streams
 
 __all__ = ["AnnealingSettings", "HamiltonianMoves"]
 
+#: Standard deviation of the log of particles' step sizes about the replicate's.
+_JITTER = 0.7
+
 
 @dataclass(frozen=True)
 class AnnealingSettings:
     """How a cloud is cooled and moved; the fields are those of ``TemperedSMC``."""
 
     share: float = 0.7
-    steps: int = 8
+    steps: int = 4
     correlation: float = 0.15
-    max_moves: int = 20
+    max_moves: int = 40
     target_acceptance: float = 0.8
 
     def __post_init__(self):
@@ -55,17 +68,25 @@ class HamiltonianMoves(Moves):
         scales = Moments.start(cloud.position).update(cloud.position).scales()
         point = evaluate(self.density, cloud.position, beta)
         origin, step = point.position, cloud.tuned
-        for _ in range(settings.max_moves):
+        most, taken = settings.max_moves, 0
+        while taken < most:
+            taken += 1
             spread = float(torch.rand((), generator=generator, device=origin.device))
             steps = [max(1, round(settings.steps * (0.5 + 0.5 * spread)))] * len(step)
-            proposal = trajectory(self.density, point, step, steps, scales, generator, beta)
+            noise = torch.randn(point.log_prior.shape, generator=generator, device=step.device).to(step)
+            own = step.unsqueeze(1) * (_JITTER * noise).exp()
+            proposal = trajectory(self.density, point, own, steps, scales, generator, beta)
             point, _ = metropolis(point, proposal.point, proposal.acceptance, generator)
             # Between moves, so that each move on its own leaves the tempered posterior as it is.
             step = (step * (0.5 * (proposal.acceptance.mean(1) - settings.target_acceptance)).exp()).clamp(
                 1e-6, 2.0
             )
-            if float(_correlation(origin, point.position).max()) < settings.correlation:
-                break
+            if (
+                most == settings.max_moves
+                and float(_correlation(origin, point.position).max()) < settings.correlation
+            ):
+                # Twice as many again: what correlation is left adds up over temperatures, in all replicates alike.
+                most = min(3 * taken, settings.max_moves)
         return replace(cloud, position=point.position, log_likelihood=point.log_likelihood, tuned=step)
 
 

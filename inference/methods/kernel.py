@@ -21,7 +21,7 @@ from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
 from posterior_inpainting.inference.methods.loop import Process, Row, Run, drive, kept_at_positions
 
-__all__ = ["Kernel", "KernelProcess", "run_kernel"]
+__all__ = ["Kernel", "KernelProcess", "positions", "run_kernel"]
 
 
 class Kernel(Method):
@@ -52,9 +52,10 @@ class Kernel(Method):
         """
 
     def run(self, problem: Problem, plan: Plan) -> Draws:
-        """Run all chains at once, each from its own draw of the prior."""
+        """Run all chains at once, each from its own draw of the prior, or from where the plan says that it was."""
         density = Potential(problem)
-        return as_draws(self, run_kernel(self, density, plan), density, 0)
+        position = None if plan.after is None else positions(density, plan.after)[:, :, -1]
+        return as_draws(self, run_kernel(self, density, plan, position), density, 0)
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run the chains of all posteriors in one batch."""
@@ -90,6 +91,14 @@ def run_kernel(kernel: Kernel, density: Density, plan: Plan, position: Tensor | 
     run = drive(KernelProcess(kernel, density, plan, position), plan)
     warn_of_failures(density.failures, density.gradients)
     return run
+
+
+def positions(density: Density, latents: dict[str, Tensor]) -> Tensor:
+    """Return where chains were at draws of latents ``(chain, draw, ...)``: ``(1, chain, draw, dim)``.
+
+    Raises ``ValueError`` where a latent is not among what was kept of them.
+    """
+    return density.unconstrain({name: value.unsqueeze(0) for name, value in latents.items()}, batch=3)
 
 
 class KernelProcess(Process):

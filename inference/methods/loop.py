@@ -179,12 +179,14 @@ def drive(process: Process, plan: Plan) -> Run:
     ended = ""
     try:
         recorder.begin()
+        # With a goal the total is only the most that there may be, and an estimate of the time by it would frighten.
+        total = process.total if plan.watch is None else None
         with progress_bar(
-            total=process.total, initial=process.iteration, disable=not plan.progress, unit="it"
+            total=total, initial=process.iteration, disable=not plan.progress, unit="it"
         ) as bar:
             while not process.is_finished and not recorder.is_enough:
                 recorder.take(process.step())
-                _show(bar, process)
+                _show(bar, process, "" if plan.watch is None else plan.watch.missing)
     except tuple(ENDED_BY) as reason:
         ended = ENDED_BY[type(reason)]
         if not recorder.conclude():
@@ -264,7 +266,7 @@ class _Recorder:
     def _look(self) -> None:
         """Show the watch the last block."""
         if self.watch is not None:
-            self.is_enough = self.watch.is_enough(self.blocks[-1][0])
+            self.is_enough = self.watch.is_enough(*self.blocks[-1])
 
 
 class _Thinned:
@@ -290,8 +292,10 @@ class _Thinned:
         return [(values, infos)]
 
 
-def _show(bar: Any, process: Process) -> None:
+def _show(bar: Any, process: Process, missing: str) -> None:
     bar.update()
     if not bar.disable and (process.iteration % 10 == 0 or process.is_finished):
         bar.set_description(process.label)
-        bar.set_postfix_str(process.status(), refresh=False)
+        # What a goal lacks, in so many words as there is room for.
+        lacking = missing.split(", where")[0].split(": none")[0]
+        bar.set_postfix_str(", ".join(filter(None, (process.status(), lacking))), refresh=False)

@@ -20,7 +20,7 @@ from posterior_inpainting.inference.contract import Draws, Plan, Problem
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.kernel import Kernel, KernelProcess, as_draws
+from posterior_inpainting.inference.methods.kernel import Kernel, KernelProcess, as_draws, positions
 from posterior_inpainting.inference.methods.loop import ENDED_BY, Run, drive
 
 __all__ = ["KernelInRounds"]
@@ -35,7 +35,7 @@ class KernelInRounds(Kernel):
     """A kernel that begins anew, with what it has learnt, where there is a goal and chains disagree."""
 
     @abstractmethod
-    def later(self) -> Kernel:
+    def later(self) -> KernelInRounds:
         """Return the kernel of the rounds after the first."""
 
     @abstractmethod
@@ -53,10 +53,16 @@ class KernelInRounds(Kernel):
         """
 
     def run(self, problem: Problem, plan: Plan) -> Draws:
-        """Run all chains at once, in rounds where there is a goal."""
-        return (
-            super().run(problem, plan) if plan.watch is None else _run_in_rounds(self, problem, None, plan)[0]
-        )
+        """Run all chains at once, in rounds where there is a goal; what follows other draws is a later round."""
+        if plan.watch is not None:
+            return _run_in_rounds(self, problem, None, plan)[0]
+        if plan.after is None:
+            return super().run(problem, plan)
+        kernel, density = self.later(), Potential(problem)
+        begin = partial(kernel.go_on, density, *_learnt_before(density, plan.after))
+        run = drive(KernelProcess(kernel, density, plan, begin=begin), plan)
+        warn_of_failures(density.failures, density.gradients)
+        return as_draws(kernel, run, density, 0)
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run the chains of all posteriors in one batch, which those leave that have reached the goal."""
@@ -89,6 +95,8 @@ def _run_in_rounds(kernel: KernelInRounds, problem: Problem, groups: int | None,
         first = max(math.ceil(_LEAST / plan.chains), count // (2 * _MORE) if number else 0)
         watch = plan.watch.again(todo, first, None if count == plan.draws else count)
         round_plan = replace(plan.part("round", number), watch=watch)
+        if plan.after is not None and not number:
+            learnt = _learnt_before(density, plan.after)
         this = kernel if learnt is None else kernel.later()
         begin = None if learnt is None else partial(kernel.go_on, density, *learnt)
         process = KernelProcess(this, density, round_plan, begin=begin)
@@ -128,6 +136,12 @@ def _learnt(run: Run, process: KernelProcess, density: Potential, left: list[int
     """Return where the chains of some posteriors are, and what was drawn of each ``(group, draw, dim)``."""
     draws = density.unconstrain({name: value.flatten(1, 2) for name, value in run.latents.items()}, batch=2)
     return process.position_now[left], draws[left]
+
+
+def _learnt_before(density: Potential, latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the same of draws ``(chain, draw, ...)`` of an earlier run."""
+    found = positions(density, latents)
+    return found[:, :, -1], found.flatten(1, 2)
 
 
 def _of(problem: Problem, groups: int | None, which: list[int]) -> Problem:

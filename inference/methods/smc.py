@@ -7,9 +7,10 @@ likelihood, the evidence is estimated by
 
 .. math:: \hat Z = \prod_t \frac1N \sum_i p(\tilde x \mid q_i)^{\beta_t - \beta_{t-1}}.
 
-Independent replicates run side by side, and the spread of their estimates is the standard error of the evidence. What
-is returned are draws of the replicates' mixture, each replicate weighed by its evidence estimate: where replicates
-found different modes, a mode's share is that of the evidence and not of the replicates.
+Independent replicates run side by side, and the spread of their estimates is the standard error of the evidence, wider
+the fewer they are (Student's t), with the size of what all of them share. What is returned are draws of the replicates'
+mixture, each replicate weighed by its evidence estimate: where replicates found different modes, a mode's share is that
+of the evidence and not of the replicates.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student_t
 from torch import Generator, Tensor
 
 from posterior_inpainting.inference.contract import Draws, Method, Plan, Problem
@@ -46,7 +49,7 @@ class TemperedSMC(AnnealingSettings, Method):
         Leapfrog steps of a move; jittered between half and the whole.
     correlation
         Moves go on at each temperature until the correlation of particles with where they started is
-        below this.
+        below this, and then twice as many again.
     max_moves
         Most moves at one temperature.
     target_acceptance
@@ -67,6 +70,8 @@ class TemperedSMC(AnnealingSettings, Method):
 
     draws_are = "particles"
     is_resumable = True
+    usual_draws = 250
+    usual_chains = 8
 
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Carry ``chains`` replicates of ``draws`` particles from prior to posterior, and draw from their mixture."""
@@ -129,7 +134,11 @@ def from_replicates(process: Annealing, problem: Problem, plan: Plan, stats: dic
 def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:
     """Pool replicates' estimates ``(replicate,)``: the log of their mean, and its standard error in nats.
 
-    The estimates themselves, not their logs, are unbiased (up to the adaptation of the temperatures).
+    The estimates themselves, not their logs, are unbiased but for the adaptation of temperatures and moves to the
+    particles. That bias falls like one over the particles, as the bias of a replicate's log does, which is half its
+    relative variance, and more replicates do not lessen it: the error is the root of the squares of that half and of
+    the standard error of the mean. The latter is half the width of the interval that has the probability of one
+    standard deviation to each side: of a few replicates, the spread is itself not well known.
 
     >>> estimate, error = pooled_evidence(torch.tensor([1.0, 1.0]))
     >>> round(estimate, 6), round(error, 6)
@@ -140,5 +149,6 @@ def pooled_evidence(log_evidence: Tensor) -> tuple[float, float]:
     pooled = float(values.logsumexp(0)) - math.log(count)
     if count == 1:
         return pooled, math.nan
-    relative = (values - pooled).exp()
-    return pooled, float(relative.std() / math.sqrt(count))
+    spread = float((values - pooled).exp().std())
+    sampling = spread / math.sqrt(count) * float(student_t.ppf(norm.cdf(1), count - 1))
+    return pooled, math.hypot(sampling, spread**2 / 2)

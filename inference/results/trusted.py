@@ -2,7 +2,8 @@ r"""`Trusted`: when a run of Markov chains may end, judged while it goes on.
 
 Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021, *Rank-normalization, folding, and localization: an improved R-hat*:
 draws can be used where the rank-normalised split R-hat of every quantity is below 1.01, and its effective sample sizes
-in bulk and tails are above 400. Quantities are the latents, and the hidden pixels of the completions.
+in bulk and tails are above 400. Quantities are the latents, the hidden
+pixels of the completions, and the log density.
 
 Looking costs a share of the sampling that does not grow: at draws that are a third more than at the last look, and at
 first by R-hats without ranks, a single pass, which let through what has any chance.
@@ -13,19 +14,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from torch import Tensor
 
 from posterior_inpainting.inference.results.chain_statistics import error_of_sd, ess, rhat
 
-__all__ = ["ERROR_OF_SD", "ESS", "FIRST", "RHAT", "Trusted", "Watch", "error_of_wide_ones"]
+__all__ = [
+    "ERROR_OF_SD",
+    "ESS",
+    "FIRST",
+    "LOG_DENSITY",
+    "RHAT",
+    "Trusted",
+    "Watch",
+    "error_of_wide_ones",
+    "log_density",
+]
 
 #: Thresholds of Vehtari et al. 2021: R-hat, and total ESS of draws that can be used.
 RHAT, ESS = 1.01, 400.0
-#: Relative standard error of standard deviations of draws that can be used, and the part of the widest quantity that
-#: one varies by if its own is to count.
-ERROR_OF_SD, _WIDE = 0.07, 0.2
+#: Relative standard error of standard deviations of draws that can be used, the part of the widest quantity that one
+#: may vary by if its own is to count, and how many standard errors more than the draws say that may be.
+ERROR_OF_SD, _WIDE, _AT_MOST = 0.07, 0.2, 3.0
 #: Draws a chain without which there is no R-hat.
 _LEAST = 4
 #: What there is to say before the first look.
@@ -35,6 +47,9 @@ _NONE = "draws: none are there"
 Values = Callable[[dict[str, Tensor], Sequence[int]], list[dict[str, np.ndarray]]]
 #: By how much more than what is asked for R-hats exceed 1 where chains disagree by far.
 _APART = 3.0
+#: The statistic that is judged beside latents and pixels.
+LOG_DENSITY = "lp"
+_NO_STATISTICS: Mapping[str, Tensor] = MappingProxyType({})
 #: Draws a chain at the first look, and by how much more there are at each that follows.
 FIRST, _MORE = 8, 4 / 3
 
@@ -46,12 +61,12 @@ class Trusted:
     Parameters
     ----------
     rhat
-        Which the rank-normalised split R-hat of every latent and hidden pixel has to be below.
+        Which the rank-normalised split R-hat of every latent and hidden pixel, and of the log density, has to be below.
     ess
         Which their effective sample sizes, in bulk and in both tails, have to be above.
     error_of_sd
         Which the standard errors of their standard deviations, relative to these, have to be below: of all but those
-        that vary less than a fifth of the widest of their name.
+        that vary less than a fifth of the widest of their name, three standard errors added.
 
     Raises
     ------
@@ -161,9 +176,13 @@ class Watch:
         """Return what the draws of one posterior lacked at the last look."""
         return self.lacking[group]
 
-    def is_enough(self, latents: dict[str, Tensor]) -> bool:
-        """Take in a block of draws; return whether no more are needed."""
-        self.blocks.append(self.values(latents, self.groups))
+    def is_enough(self, latents: dict[str, Tensor], stats: Mapping[str, Tensor] = _NO_STATISTICS) -> bool:
+        """Take in a block of draws and their statistics; return whether no more are needed."""
+        values = self.values(latents, self.groups)
+        if LOG_DENSITY in stats:
+            energies = stats[LOG_DENSITY].cpu().numpy()
+            values = [one | log_density(energies[index]) for index, one in enumerate(values)]
+        self.blocks.append(values)
         self.draws += next(iter(latents.values())).shape[2]
         if self.draws >= self.next:
             self.next = int(np.ceil(_MORE * self.draws))
@@ -188,20 +207,35 @@ class Watch:
         return self.missing
 
 
+def log_density(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return log densities ``(chain, draw)`` by name as what is judged too: chains may differ in nothing else.
+
+    Of two ways across a posterior, one of them narrow, a chain in each may have the same moments. Where a density is
+    not finite there is nothing to judge.
+
+    >>> [*log_density(np.zeros((4, 10)))], log_density(np.full((4, 10), np.nan))
+    (['log density'], {})
+    """
+    return {"log density": values[..., None]} if np.isfinite(values).all() else {}
+
+
 def error_of_wide_ones(values: np.ndarray) -> np.ndarray:
     """Return relative errors of standard deviations of ``(chain, draw, quantity)``; NaN where one hardly varies.
+
+    What a few draws in thousands make wide may be wider than they say, and counts if it may be a fifth of the widest.
 
     >>> draws = np.random.default_rng(0).normal(size=(4, 100, 2)) * [1, 0.01]
     >>> np.isnan(error_of_wide_ones(draws)).tolist()
     [False, True]
     """
-    widths = values.std((0, 1))
+    widths, errors = values.std((0, 1)), error_of_sd(values)
     with np.errstate(invalid="ignore"):
-        return np.where(widths < _WIDE * np.nanmax(widths), np.nan, error_of_sd(values))
+        return np.where(widths * (1 + _AT_MOST * errors) < _WIDE * np.nanmax(widths), np.nan, errors)
 
 
 def _joined(blocks: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([one[name] for one in blocks], 1) for name in blocks[0]}
+    names = [name for name in blocks[0] if all(name in one for one in blocks)]
+    return {name: np.concatenate([one[name] for one in blocks], 1) for name in names}
 
 
 def _worst(

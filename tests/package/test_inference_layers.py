@@ -13,7 +13,7 @@ ORDER = (
     ("methods",),
     ("settled",),
     ("execution",),
-    ("verbs",),
+    ("verbs", "going_on"),
     ("windows",),
     ("drawing_in_windows",),
     ("evaluation",),

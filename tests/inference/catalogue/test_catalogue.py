@@ -12,7 +12,7 @@ import torch
 from registry import UNNAMED
 
 from posterior_inpainting import inference, models
-from posterior_inpainting.inference import MAP, Approach, ChEES, Exact, Method, Nested, catalogue, infer
+from posterior_inpainting.inference import MAP, Approach, Auto, ChEES, Exact, Method, Nested, catalogue, infer
 from posterior_inpainting.inference.catalogue import (
     APPROACHES,
     MASKS,
@@ -272,7 +272,7 @@ class TestModels:
         seen = Observation(image, observations.half(image.shape, hide="bottom"))
         built = catalogue.build("gan", seen)
         assert isinstance(built.model, models.LatentCode)
-        assert (built.method, built.draws, built.chains) == (ChEES(warmup=100, init="tempered"), 50, 16)
+        assert (built.method, built.draws, built.chains) == (Auto(), 2000, 16)
 
     @pytest.mark.parametrize(
         ("name", "method"),

@@ -540,8 +540,8 @@ class TestList:
     def test_a_model_is_explained(self, run):
         out = " ".join(run("list", "models")[1].split())
         assert (
-            "gan 1 x 28 x 28 4 180,000 code z of a GAN, with the generator's fitted noise (Yeh et al. 2017, its "
-            "posterior) by default ChEES(warmup=100, init='tempered'), 50 draws x 16; needs fashion-mnist-generator"
+            "gan 1 x 28 x 28 8 90,000 code z of a GAN, with the generator's fitted noise (Yeh et al. 2017, its "
+            "posterior) by default Auto(), at most 2000 draws x 16; needs fashion-mnist-generator"
         ) in out
 
     def test_another_kind(self, run):
@@ -624,7 +624,20 @@ class TestCalibrate:
         assert "z[0]" in out
 
     def test_a_short_warmup(self, run):
-        words = ("--warmup", "20", "--draws", "5", "--datasets", "10", "--seed", "4", "--out", "out")
+        words = (
+            "--method",
+            "chees",
+            "--warmup",
+            "20",
+            "--draws",
+            "5",
+            "--datasets",
+            "10",
+            "--seed",
+            "4",
+            "--out",
+            "out",
+        )
         assert run(*self.WORDS, *words)[0] == 0
 
 
@@ -681,7 +694,11 @@ WRONG = {
         ("calibrate", "--method", "smc", "--warmup", "5"),
         "TemperedSMC does not warm up",
     ),
-    "calibrate, warm-up": (("calibrate", "--warmup", "0"), "warmup=0; expected at least 1"),
+    "calibrate, warm-up": (("calibrate", "--method", "chees", "--warmup", "0"), "warmup=0; expected"),
+    "calibrate, warm-up of what is chosen": (
+        ("calibrate", "--warmup", "9"),
+        "Auto chooses the method; name one",
+    ),
     "score, data set": (("score", "--dataset", "cifar"), "unknown data set 'cifar'"),
     "score, words": (("score", "--dataset", "digits", "--images", "a-b"), "expected FIRST-LAST"),
     "score, half a range": (("score", "--dataset", "digits", "--images", "3-"), "expected FIRST-LAST"),
