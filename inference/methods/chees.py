@@ -32,9 +32,7 @@ from posterior_inpainting.inference.methods.adaptation import (
 )
 from posterior_inpainting.inference.methods.kernel import Kernel
 from posterior_inpainting.inference.methods.local_steps import SMALLER, refined
-from posterior_inpainting.inference.methods.optimum import climb
-from posterior_inpainting.inference.methods.smc import TemperedSMC
-from posterior_inpainting.inference.methods.starting_points import from_guide
+from posterior_inpainting.inference.methods.starting_points import check_init, starts
 from posterior_inpainting.inference.methods.trajectory import (
     Point,
     Proposal,
@@ -116,8 +114,7 @@ class ChEES(Kernel):
     superchains: int | None = None
 
     def __post_init__(self):
-        if self.init not in ("prior", "tempered", "optimum", "guide"):
-            raise ValueError(f"init={self.init!r}; expected 'prior', 'tempered', 'optimum' or 'guide'")
+        check_init(self.init)
         check_metric(self.metric)
         if self.warmup < 10:
             raise ValueError(f"warmup={self.warmup}; expected at least 10")
@@ -125,12 +122,7 @@ class ChEES(Kernel):
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``, or where ``init`` says."""
         chains = position.shape[1]
-        if self.init == "tempered":
-            position = TemperedSMC().starts(density, chains, generator)
-        if self.init == "optimum":
-            position = climb(density, position)
-        if self.init == "guide":
-            position = from_guide(density, chains)
+        position = starts(self.init, density, position, generator)
         if self.superchains is not None:
             if not 0 < self.superchains <= chains or chains % self.superchains:
                 raise ValueError(f"superchains={self.superchains}; expected a divisor of the {chains} chains")

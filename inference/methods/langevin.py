@@ -20,7 +20,7 @@ from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.methods.adaptation import Metric, check_metric
 from posterior_inpainting.inference.methods.kernel import Kernel
 from posterior_inpainting.inference.methods.loop import DivergedError
-from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.starting_points import check_init, starts
 from posterior_inpainting.inference.methods.trajectory import Point, evaluate, metropolis, trajectory
 from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 
@@ -52,8 +52,8 @@ class MALA(Kernel):
     thin
         Langevin steps for each kept draw.
     init
-        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
-        each reaches from there, for weights of networks.
+        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far: from
+        a wide prior they would not find the posterior.
 
     Examples
     --------
@@ -65,15 +65,15 @@ class MALA(Kernel):
     target_acceptance: float = 0.574
     metric: Metric = "dense"
     thin: int = 5
-    init: str = "prior"
+    init: str = "tempered"
 
     def __post_init__(self):
         check_metric(self.metric)
-        _check_init(self.init)
+        check_init(self.init)
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        position = climb(density, position) if self.init == "optimum" else position
+        position = starts(self.init, density, position, generator)
         point = evaluate(density, position)
         return State(point, Tuning.start(density, point, self.metric, generator))
 
@@ -127,8 +127,8 @@ class ULA(Kernel):
     thin
         Langevin steps for each kept draw.
     init
-        ``"prior"`` starts every chain from its own draw of the prior, ``"optimum"`` from the optimum that
-        each reaches from there, for weights of networks.
+        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far: from
+        a wide prior they would not find the posterior.
 
     Examples
     --------
@@ -139,14 +139,14 @@ class ULA(Kernel):
     step_size: float = 1e-3
     warmup: int = 500
     thin: int = 5
-    init: str = "prior"
+    init: str = "tempered"
 
     is_biased = True
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
-        _check_init(self.init)
+        check_init(self.init)
 
     @property
     def label(self) -> str:
@@ -155,7 +155,7 @@ class ULA(Kernel):
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""
-        position = climb(density, position) if self.init == "optimum" else position
+        position = starts(self.init, density, position, generator)
         return FreeState(evaluate(density, position))
 
     def step(
@@ -182,8 +182,3 @@ class ULA(Kernel):
             "diverging": ~lp.isfinite(),
         }
         return FreeState(point, state.iteration + 1), info
-
-
-def _check_init(init: str) -> None:
-    if init not in ("prior", "optimum"):
-        raise ValueError(f"init={init!r}; expected 'prior' or 'optimum'")

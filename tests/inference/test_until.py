@@ -16,11 +16,14 @@ from posterior_inpainting.inference import (
     ParallelTempering,
     Trusted,
     Variational,
+    diagnostics,
     infer,
     infer_many,
     sample,
 )
 from posterior_inpainting.inference.results.chain_statistics import ess, rhat
+from posterior_inpainting.inference.results.trusted import Watch, error_of_wide_ones
+from posterior_inpainting.inference.results.watched_values import values_of_latents
 from posterior_inpainting.models import LinearGaussian, Observation, datasets, observations
 
 DIGITS = datasets.load("digits", split="train")
@@ -169,3 +172,53 @@ def test_gibbs_of_completions_without_latents():
 def test_goals_out_of_range(settings):
     with pytest.raises(ValueError, match="expected an R-hat above 1"):
         Trusted(**settings)
+
+
+class TestWhatLatentsDoNotSay:
+    """The log density and rare excursions are judged, and halves of the chains that began apart."""
+
+    NORMAL = np.random.default_rng(0).normal(size=(16, 256, 4))
+
+    def watched(self, lp):
+        """What a watch misses of draws that are as they should be, with these log densities."""
+        watch = Watch(Trusted(), values_of_latents)
+        watch.is_enough({"z": torch.from_numpy(self.NORMAL)[None]}, {"lp": torch.as_tensor(lp)[None]})
+        return watch.look()
+
+    def test_the_log_density_is_judged(self):
+        lp = np.random.default_rng(1).normal(size=(16, 256))
+        assert self.watched(lp) == ""
+        assert "of log density" in self.watched(lp + np.repeat([0.0, 1.0], 8)[:, None])
+
+    def test_one_that_is_not_finite_is_not(self):
+        assert self.watched(np.full((16, 256), -np.inf)) == ""
+
+    def test_one_that_is_not_finite_in_one_block_is_not(self):
+        watch, draws = Watch(Trusted(), values_of_latents), torch.from_numpy(self.NORMAL)[None]
+        for lp in (torch.zeros(1, 16, 256), torch.full((1, 16, 256), torch.nan)):
+            watch.is_enough({"z": draws}, {"lp": lp})
+        assert watch.look() == ""
+
+    def test_the_verdict_reads_it_too(self):
+        run = sample(bimodal, ChEES(warmup=50), draws=400, chains=8, **QUIET)
+        run.posterior["z"][...] = np.random.default_rng(2).normal(size=(8, 400))
+        run.sample_stats["lp"][...] = np.random.default_rng(3).normal(size=(8, 400))
+        assert diagnostics.verdict(run).may_be_used
+        run.sample_stats["lp"][:4] += 1.0
+        assert not diagnostics.verdict(run).may_be_used
+
+    @pytest.mark.parametrize(("far", "counts"), [(2.0, False), (12.0, True)])
+    def test_what_few_draws_make_wide_counts_where_it_may_be_wide(self, far, counts):
+        """A quantity of a twentieth of the widest's width, but for two draws in four thousand."""
+        values = self.NORMAL[..., :2] * [1.0, 0.05]
+        values[0, 7, 1], values[9, 100, 1] = far, far
+        errors = error_of_wide_ones(values)
+        assert errors[0] < 0.02
+        assert (not np.isnan(errors[1])) == counts
+        assert bool(Trusted().missing({"z": values})) == counts
+
+    def test_halves_that_began_apart_and_stay_so(self):
+        """Starts at the prior and at a pilot's particles: chains of the two that differ are told, by little too."""
+        apart = np.repeat([0.0, 0.4], 8)[:, None, None]
+        assert Trusted().missing({"z": self.NORMAL}) == ""
+        assert Trusted().missing({"z": self.NORMAL + apart}).startswith("R-hat")

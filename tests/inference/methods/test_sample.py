@@ -111,6 +111,32 @@ def test_every_method_takes_any_model(method):
     assert np.isfinite(idata.sample_stats["lp"]).all()
 
 
+#: Predictors far from 0, outcomes far closer to a line than to what the prior expects.
+PREDICTOR = torch.linspace(85.0, 115.0, 50)
+OUTCOME = 20.0 + 0.6 * PREDICTOR + 0.2 * torch.randn(50, generator=torch.Generator().manual_seed(0))
+
+
+def regression(predictor, outcome):
+    """A line under a prior a thousand times wider than the posterior."""
+    line = pyro.sample("line", dist.Normal(torch.zeros(2), torch.tensor([1000.0, 100.0])).to_event(1))
+    with pyro.plate("data", len(outcome)):
+        pyro.sample("outcome", dist.Normal(line[0] + line[1] * predictor, 0.2), obs=outcome)
+
+
+def lines():
+    """The line's coefficients, centred on the truth and white."""
+    found = sample(regression, MALA(), PREDICTOR, OUTCOME, draws=400, chains=16, progress=False)
+    design = torch.stack([torch.ones(50), PREDICTOR], 1).double()
+    precision = design.T @ design / 0.2**2 + torch.tensor([1e-6, 1e-4]).diag()
+    mean = torch.linalg.solve(precision, design.T @ OUTCOME.double() / 0.2**2)
+    root = torch.linalg.cholesky(precision)
+    return (found.posterior["line"].to_numpy() - mean.numpy()) @ root.numpy()
+
+
+def test_langevin_steps_find_their_way_from_a_wide_prior():
+    assert_moments(lines(), [0.0, 0.0], [1.0, 1.0])
+
+
 def test_same_seed_same_draws():
     first, second, other = (
         sample(eight_schools, ChEES(warmup=30), EFFECT, ERROR, draws=20, chains=4, seed=seed, progress=False)
