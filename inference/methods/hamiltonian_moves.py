@@ -6,8 +6,8 @@ which their spread cannot tell. Each move of each particle therefore draws a ste
 
 .. math:: \epsilon_i = \epsilon\, e^{0.7 u_i}, \qquad u_i \sim N(0, 1),
 
-whatever the particle's place, so that moves leave the tempered posterior as it is (Mackenzie 1989; Neal 2011, section
-5.4.2, on steps of random size).
+whatever the particle's place, so that moves leave the tempered posterior as it is (Neal 2011, section
+5.4.2, on step sizes that are drawn).
 """
 
 from __future__ import annotations
