@@ -51,6 +51,11 @@ class Moves(ABC):
     density: Density
     first_tuned: float = 0.0
 
+    @property
+    def share_a_posterior(self) -> bool:
+        """Whether all replicates are of one posterior, and learn together."""
+        return self.density.groups is None
+
     @abstractmethod
     def start(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
         """Return ``count`` draws of the prior, ``(count, dim)``, and their log likelihoods ``(count,)``."""
@@ -136,9 +141,13 @@ class Annealing(Process):
         return f"{100 * float(self.cloud.inverse_temperature.min()):.3g} % of the likelihood"
 
     def _reweight(self, cloud: Cloud) -> Cloud:
-        """Choose the next temperature of each replicate, reweight, count the evidence, resample."""
+        """Choose the next temperature of each posterior, reweight, count the evidence, resample.
+
+        What chooses its temperatures by its own particles has an evidence that is too large: of replicates of one
+        posterior each has a small part in the choice.
+        """
         likelihood, now = cloud.log_likelihood, cloud.inverse_temperature
-        following = _next_temperature(likelihood, now, self.share)
+        following = _next_temperature(likelihood, now, self.share, self.moves.share_a_posterior)
         log_weight = (following - now).unsqueeze(1) * likelihood
         evidence = cloud.log_evidence + log_weight.logsumexp(1) - math.log(likelihood.shape[1])
         chosen = _systematic(log_weight.softmax(1), self._generator)
@@ -152,14 +161,15 @@ class Annealing(Process):
         )
 
 
-def _next_temperature(log_likelihood: Tensor, now: Tensor, share: float) -> Tensor:
-    """Bisect, replicate by replicate, for the step at which the effective sample size is ``share`` of all."""
+def _next_temperature(log_likelihood: Tensor, now: Tensor, share: float, together: bool) -> Tensor:
+    """Bisect for the step at which the effective size is ``share``: of each replicate, or of all on average."""
     low, high = torch.zeros_like(now), 1 - now
 
     def effective(step: Tensor) -> Tensor:
         """Return the effective share of the particles after a step."""
         weight = (step.unsqueeze(1) * log_likelihood).softmax(1)
-        return 1 / weight.square().sum(1) / log_likelihood.shape[1]
+        each = 1 / weight.square().sum(1) / log_likelihood.shape[1]
+        return each.mean().expand_as(each) if together else each
 
     whole = effective(high) >= share
     for _ in range(50):

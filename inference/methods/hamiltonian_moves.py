@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
-from posterior_inpainting.inference.methods.adaptation import Moments
+from posterior_inpainting.inference.methods.adaptation import Moments, Preconditioner
 from posterior_inpainting.inference.methods.annealing import Cloud, Moves, check_share
 from posterior_inpainting.inference.methods.trajectory import evaluate, metropolis, trajectory
 from posterior_inpainting.inference.streams import Streams
@@ -47,7 +47,7 @@ class AnnealingSettings:
 
 
 class HamiltonianMoves(Moves):
-    """Leapfrog trajectories with scales of the cloud itself, as many as it takes to forget the start."""
+    """Leapfrog trajectories with scales of the clouds themselves, as many as it takes to forget the start."""
 
     first_tuned = 0.5  # the step size
 
@@ -65,7 +65,7 @@ class HamiltonianMoves(Moves):
         """Move every particle until it has forgotten where it was."""
         settings = self.settings
         beta = cloud.inverse_temperature.unsqueeze(1)
-        scales = Moments.start(cloud.position).update(cloud.position).scales()
+        scales = self._scales(cloud.position)
         point = evaluate(self.density, cloud.position, beta)
         origin, step = point.position, cloud.tuned
         most, taken = settings.max_moves, 0
@@ -88,6 +88,14 @@ class HamiltonianMoves(Moves):
                 # Twice as many again: what correlation is left adds up over temperatures, in all replicates alike.
                 most = min(3 * taken, settings.max_moves)
         return replace(cloud, position=point.position, log_likelihood=point.log_likelihood, tuned=step)
+
+    def _scales(self, position: Tensor) -> Preconditioner:
+        """Return the scales of each replicate: those of all particles, where they are of one posterior."""
+        if not self.share_a_posterior:
+            return Moments.start(position).update(position).scales()
+        together = position.flatten(0, 1).unsqueeze(0)
+        factor = Moments.start(together).update(together).scales().factor
+        return Preconditioner(factor.expand(len(position), *factor.shape[1:]))
 
 
 def _correlation(origin: Tensor, now: Tensor) -> Tensor:
