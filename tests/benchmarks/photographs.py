@@ -147,6 +147,11 @@ def page(options: Any, stored: dict[str, dict[str, float]]) -> str:
     digits = {"CRPS": ".4f", "95 %": ".3f", "seconds": ".1f"}
     run = f"{tables.command(options)} --images {options.images} --only {options.only}"
     parts = [f"# Photographs\n\n    {run}\n\n{tables.measured_on()}\n\n{NOTE}"]
+    both = {one: {key.split(" ", 1)[1] for key in stored if key.startswith(f"{one} ")} for one in APPROACHES}
+    shared = set.intersection(*both.values())
+    if 0 < len(shared) < max(map(len, both.values())):
+        some = {key: figures for key, figures in stored.items() if key.split(" ", 1)[1] in shared}
+        parts.append(f"## Where all are done\n\n{tables.table_of(rows(some, 'all'), digits)}")
     for by in ("all", "mask", "picture"):
         title = {"all": "Over all pictures and masks", "mask": "By mask", "picture": "By picture"}[by]
         parts.append(f"## {title}\n\n{tables.table_of(rows(stored, by), digits)}")
