@@ -101,7 +101,7 @@ def more(
     if "gradient_evaluations" in attrs:
         attrs["gradient_evaluations"] += spent[0]
     groups = {name: group(found, name) for name in group_names(found)}
-    if after is None or _agree(after):
+    if after is None or _agree(before):
         groups = _joined({name: group(posterior, name) for name in groups}, groups, keep)
     return timed_from(start - spent[1], with_efficiency(groups, attrs))
 
@@ -137,10 +137,10 @@ def _latents(before: xr.Dataset) -> dict[str, Tensor]:
     return {name: torch.as_tensor(values.to_numpy().copy()) for name, values in kept.items()}
 
 
-def _agree(latents: dict[str, Tensor]) -> bool:
-    """Whether chains are in the same places."""
-    worst = [np.nanmax(rhat(value.flatten(2).numpy()), initial=1.0) for value in latents.values()]
-    return len(next(iter(latents.values()))) > 1 and max(worst) < RHAT
+def _agree(before: xr.Dataset) -> bool:
+    """Whether chains are in the same places, by latents and completions."""
+    worst = [np.nanmax(rhat(values.to_numpy()), initial=1.0) for values in before.values()]
+    return before.sizes["chain"] > 1 and max(worst) < RHAT
 
 
 def _joined(

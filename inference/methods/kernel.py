@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,9 +54,14 @@ class Kernel(Method):
 
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run all chains at once, each from its own draw of the prior, or from where the plan says that it was."""
-        density = Potential(problem)
-        position = None if plan.after is None else positions(density, plan.after)[:, :, -1]
-        return as_draws(self, run_kernel(self, density, plan, position), density, 0)
+        density, kernel, position = Potential(problem), self, None
+        if plan.after is not None:
+            kernel, position = self.from_given(), positions(density, plan.after)[:, :, -1]
+        return as_draws(kernel, run_kernel(kernel, density, plan, position), density, 0)
+
+    def from_given(self) -> Kernel:
+        """Return the kernel that starts chains where it is told, whatever its ``init`` says."""
+        return replace(self, init="prior") if "init" in vars(self) else self  # type: ignore[type-var]
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run the chains of all posteriors in one batch."""

@@ -76,6 +76,17 @@ class TestChains:
         assert joined.attrs["seed"] == 0
         assert joined.attrs["went_on_after"] == 400
 
+    def test_whatever_init_says(self, short, monkeypatch):
+        def elsewhere(*_):
+            """Start somewhere else."""
+            raise AssertionError("chains begin at particles")
+
+        monkeypatch.setattr(TemperedSMC, "starts", elsewhere)
+        method = ChEES(warmup=100, init="tempered")
+        assert more(short, LINEAR, SEEN, method, draws=10, **QUIET).posterior.sizes["draw"] == 410
+        with pytest.raises(AssertionError, match="at particles"):
+            infer(LINEAR, SEEN, method, draws=10, chains=8, **QUIET)
+
     def test_again_and_again(self, joined):
         third = more(joined, LINEAR, SEEN, ChEES(warmup=100), draws=50, **QUIET)
         assert third.posterior.sizes["draw"] == 1050
@@ -120,9 +131,10 @@ class TestDefault:
 
     def test_chains_that_disagreed_say_only_where_to_begin(self):
         """Draws of chains that stay in their modes are not added to; each goes on in its own."""
-        apart = infer(CODE, SCATTERED, ChEES(warmup=60), draws=200, chains=16, seed=1, progress=False)
-        assert diagnostics.verdict(apart).kind == "several modes"
-        found = more(apart, CODE, SCATTERED, ChEES(warmup=60), draws=100, **QUIET)
+        method = ChEES(warmup=60)
+        apart = infer(CODE, SCATTERED, method, draws=200, chains=16, seed=1, progress=False)
+        assert not diagnostics.verdict(apart).may_be_used
+        found = more(apart, CODE, SCATTERED, method, draws=100, **QUIET)
         assert found.posterior.sizes["draw"] == 100
         grid = Grid.of(CODE, SCATTERED.image, SCATTERED.mask)
         labels, _ = grid.modes()
