@@ -66,7 +66,7 @@ def gradient_budget(count: int | None) -> Iterator[None]:
     >>> seen = Observation(image, observations.half(image.shape, hide="bottom"))
     >>> model = LatentCode(pretrained.load("digits-vae-2d"))
     >>> with gradient_budget(8_000):
-    ...     idata = infer(model, seen, MALA(warmup=50), draws=2000, chains=16, progress=False)
+    ...     idata = infer(model, seen, MALA(warmup=50, init="prior"), draws=2000, chains=16, progress=False)
     >>> idata.attrs["gradient_evaluations"] <= 8_000, idata.posterior.sizes["draw"] < 2000
     (True, True)
     """

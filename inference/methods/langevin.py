@@ -26,6 +26,9 @@ from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 
 __all__ = ["MALA", "ULA"]
 
+#: Latents up to which chains start at particles.
+_PARTICLES = 1000
+
 
 @dataclass(frozen=True)
 class State:
@@ -52,8 +55,8 @@ class MALA(Kernel):
     thin
         Langevin steps for each kept draw.
     init
-        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far: from
-        a wide prior they would not find the posterior.
+        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far, and
+        from a wide prior they may not find the posterior: ``None`` is ``"tempered"`` for up to a thousand latents.
 
     Examples
     --------
@@ -65,15 +68,15 @@ class MALA(Kernel):
     target_acceptance: float = 0.574
     metric: Metric = "dense"
     thin: int = 5
-    init: str = "tempered"
+    init: str | None = None
 
     def __post_init__(self):
         check_metric(self.metric)
-        check_init(self.init)
+        check_init(self.init or _usual(0))
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        position = starts(self.init, density, position, generator)
+        position = starts(self.init or _usual(density.dim), density, position, generator)
         point = evaluate(density, position)
         return State(point, Tuning.start(density, point, self.metric, generator))
 
@@ -127,8 +130,8 @@ class ULA(Kernel):
     thin
         Langevin steps for each kept draw.
     init
-        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far: from
-        a wide prior they would not find the posterior.
+        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far, and
+        from a wide prior they may not find the posterior: ``None`` is ``"tempered"`` for up to a thousand latents.
 
     Examples
     --------
@@ -139,14 +142,14 @@ class ULA(Kernel):
     step_size: float = 1e-3
     warmup: int = 500
     thin: int = 5
-    init: str = "tempered"
+    init: str | None = None
 
     is_biased = True
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
-        check_init(self.init)
+        check_init(self.init or _usual(0))
 
     @property
     def label(self) -> str:
@@ -155,7 +158,7 @@ class ULA(Kernel):
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""
-        position = starts(self.init, density, position, generator)
+        position = starts(self.init or _usual(density.dim), density, position, generator)
         return FreeState(evaluate(density, position))
 
     def step(
@@ -182,3 +185,8 @@ class ULA(Kernel):
             "diverging": ~lp.isfinite(),
         }
         return FreeState(point, state.iteration + 1), info
+
+
+def _usual(latents: int) -> str:
+    """Return where chains over so many latents start if nothing else is said: thousands of particles cost too much."""
+    return "tempered" if latents <= _PARTICLES else "prior"

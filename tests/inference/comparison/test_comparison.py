@@ -373,7 +373,12 @@ class TestBudget:
     def test_chains_end_with_the_draws_they_have(self, approaches, seen, budget):
         with gradient_budget(budget):
             found = infer(
-                approaches["chees"].model, seen, MALA(warmup=20), draws=500, chains=8, progress=False
+                approaches["chees"].model,
+                seen,
+                MALA(warmup=20, init="prior"),
+                draws=500,
+                chains=8,
+                progress=False,
             )
         assert budget - 8 < found.attrs["gradient_evaluations"] <= budget
         assert found.attrs["budget_spent"] == 1

@@ -9,7 +9,6 @@ import torch
 from posterior_inpainting.inference import GlobalLocal, TemperedSMC, infer
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods import hamiltonian_moves
 from posterior_inpainting.inference.methods.bridging import evidences
 from posterior_inpainting.inference.methods.hamiltonian_moves import HamiltonianMoves
 from posterior_inpainting.inference.methods.smc import pooled_evidence
@@ -90,9 +89,3 @@ def garment():
 def test_against_the_bridge(garment):
     found = deviations(*garment, range(2), draws=128, chains=8)
     assert np.abs(found).max() < 3.5
-
-
-@pytest.mark.long
-def test_one_step_size_for_all_particles_would_be_noticed(garment, monkeypatch):
-    monkeypatch.setattr(hamiltonian_moves, "_JITTER", 0.0)
-    assert deviations(*garment, range(2), draws=128, chains=8).min() < -3.5
