@@ -2,7 +2,8 @@ r"""Hamiltonian moves of a cloud of particles, until they have forgotten where t
 
 The step size is learnt for a whole replicate, but near the prior a cloud spans places of very different curvature: at
 one step size for all, the particles in the narrow ones may never move, and the evidence be low in every replicate
-alike, which their spread cannot tell. Each move of each particle therefore draws a step size of its own about the replicate's,
+alike, which their spread cannot tell. Each move of each particle therefore draws a step size of its own about the
+replicate's,
 
 .. math:: \epsilon_i = \epsilon\, e^{0.7 u_i}, \qquad u_i \sim N(0, 1),
 
