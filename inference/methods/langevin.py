@@ -72,11 +72,13 @@ class MALA(Kernel):
 
     def __post_init__(self):
         check_metric(self.metric)
-        check_init(self.init or _usual(0))
+        check_init(self.init or "tempered")
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        position = starts(self.init or _usual(density.dim), density, position, generator)
+        # Thousands of particles with many latents cost too much.
+        init = self.init or ("tempered" if density.dim <= _PARTICLES else "prior")
+        position = starts(init, density, position, generator)
         point = evaluate(density, position)
         return State(point, Tuning.start(density, point, self.metric, generator))
 
@@ -130,8 +132,7 @@ class ULA(Kernel):
     thin
         Langevin steps for each kept draw.
     init
-        ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far, and
-        from a wide prior they may not find the posterior: ``None`` is ``"tempered"`` for up to a thousand latents.
+        ``"prior"``, ``"tempered"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``.
 
     Examples
     --------
@@ -142,14 +143,14 @@ class ULA(Kernel):
     step_size: float = 1e-3
     warmup: int = 500
     thin: int = 5
-    init: str | None = None
+    init: str = "prior"
 
     is_biased = True
 
     def __post_init__(self):
         if self.step_size <= 0:
             raise ValueError(f"step_size={self.step_size}; expected a positive number")
-        check_init(self.init or _usual(0))
+        check_init(self.init)
 
     @property
     def label(self) -> str:
@@ -158,7 +159,7 @@ class ULA(Kernel):
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> FreeState:
         """Begin at positions ``(group, chain, dim)``."""
-        position = starts(self.init or _usual(density.dim), density, position, generator)
+        position = starts(self.init, density, position, generator)
         return FreeState(evaluate(density, position))
 
     def step(
@@ -185,8 +186,3 @@ class ULA(Kernel):
             "diverging": ~lp.isfinite(),
         }
         return FreeState(point, state.iteration + 1), info
-
-
-def _usual(latents: int) -> str:
-    """Return where chains over so many latents start if nothing else is said: thousands of particles cost too much."""
-    return "tempered" if latents <= _PARTICLES else "prior"
