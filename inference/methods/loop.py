@@ -295,7 +295,7 @@ class _Thinned:
 def _show(bar: Any, process: Process, missing: str) -> None:
     bar.update()
     if not bar.disable and (process.iteration % 10 == 0 or process.is_finished):
-        bar.set_description(process.label)
-        # What a goal lacks, in so many words as there is room for.
-        lacking = missing.split(", where")[0].split(": none")[0]
+        bar.set_description_str(process.label)
+        # What a goal lacks once there are draws, in so many words as there is room for.
+        lacking = "" if missing.startswith("draws") else missing.split(", where")[0]
         bar.set_postfix_str(", ".join(filter(None, (process.status(), lacking))), refresh=False)
