@@ -27,7 +27,7 @@ from posterior_inpainting.inference.methods.tuning import Tuning, relearns
 __all__ = ["MALA", "ULA"]
 
 #: Latents up to which chains start at particles.
-_PARTICLES = 1000
+_PARTICLES = 100
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class MALA(Kernel):
         Langevin steps for each kept draw.
     init
         ``"tempered"``, ``"prior"``, ``"optimum"`` or ``"guide"``, as for ``ChEES``. Single steps do not come far, and
-        from a wide prior they may not find the posterior: ``None`` is ``"tempered"`` for up to a thousand latents.
+        from a wide prior they may not find the posterior: ``None`` is ``"tempered"`` for up to a hundred latents.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class MALA(Kernel):
 
     def start(self, density: Density, position: Tensor, generator: Generator) -> State:
         """Begin at positions ``(group, chain, dim)``."""
-        # Thousands of particles with many latents cost too much.
+        # Hundreds of particles of a network cost too much.
         init = self.init or ("tempered" if density.dim <= _PARTICLES else "prior")
         position = starts(init, density, position, generator)
         point = evaluate(density, position)
