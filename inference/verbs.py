@@ -156,7 +156,7 @@ def infer_many(
     draws, chains, seed, progress, thin, keep
         As for :func:`infer`, for each image.
     max_memory
-        As for :func:`infer`, for all of them.
+        As for :func:`infer`, for all of them; with a goal as many draws are reckoned as posteriors usually take.
     until
         As for :func:`infer`: the run ends when the draws of all of them have reached it; with ``GlobalLocal()`` images
         that have leave the batch at the end of a round.

@@ -84,7 +84,13 @@ def as_draws(kernel: Kernel, run: Run, density: Density, group: int) -> Draws:
     return Draws(latents, stats, kernel.draws_are, attrs)
 
 
-def run_kernel(kernel: Kernel, density: Density, plan: Plan, position: Tensor | None = None) -> Run:
+def run_kernel(
+    kernel: Kernel,
+    density: Density,
+    plan: Plan,
+    position: Tensor | None = None,
+    begin: Callable[[Generator], Any] | None = None,
+) -> Run:
     """Run a kernel on a density.
 
     Parameters
@@ -93,8 +99,10 @@ def run_kernel(kernel: Kernel, density: Density, plan: Plan, position: Tensor | 
         What to run on what, and how long.
     position
         Where the chains start, ``(group, chain, dim)``; at draws of the prior by default.
+    begin
+        Makes the first state from a generator, in place of the kernel's start at ``position``.
     """
-    run = drive(KernelProcess(kernel, density, plan, position), plan)
+    run = drive(KernelProcess(kernel, density, plan, position, begin), plan)
     warn_of_failures(density.failures, density.gradients)
     return run
 
@@ -112,10 +120,8 @@ class KernelProcess(Process):
 
     Parameters
     ----------
-    kernel, density, plan, position
+    kernel, density, plan, position, begin
         As for :func:`run_kernel`.
-    begin
-        Makes the first state from a generator, in place of the kernel's start at ``position``.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Plan
 from posterior_inpainting.inference.density.budget import BudgetSpentError
 from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.methods.thinned_rows import Row, Thinned
 
 __all__ = [
     "ENDED_BY",
@@ -31,9 +32,6 @@ __all__ = [
     "drive",
     "kept_at_positions",
 ]
-
-#: What is kept of one step: site -> value, or a position; and statistics by name.
-Row = tuple[Any, dict[str, Tensor]]
 
 
 class DivergedError(ValueError):
@@ -204,7 +202,7 @@ class _Recorder:
         self.process, self.store, self.watch = process, plan.store, plan.watch
         self.size = plan.store.block if plan.store is not None else _BLOCK if plan.watch is None else _WATCHED
         self.is_enough = False
-        self.thinned = _Thinned(plan.thin)
+        self.thinned = Thinned(plan.thin)
         self.rows: list[Row] = []
         self.blocks: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         self.done = 0
@@ -267,29 +265,6 @@ class _Recorder:
         """Show the watch the last block."""
         if self.watch is not None:
             self.is_enough = self.watch.is_enough(*self.blocks[-1])
-
-
-class _Thinned:
-    """Keeps every so manieth row; a divergence on the way to it is one of it, so that none is lost."""
-
-    def __init__(self, every: int):
-        self.every, self.passed = every, 0
-        self.diverging: Tensor | None = None
-
-    def of(self, row: Row) -> list[Row]:
-        """Return the row if it is kept, with what happened since the one before it."""
-        if self.every == 1:
-            return [row]
-        values, infos = row
-        if "diverging" in infos:
-            before = False if self.diverging is None else self.diverging
-            self.diverging = infos["diverging"] | before
-            infos = infos | {"diverging": self.diverging}
-        self.passed += 1
-        if self.passed % self.every:
-            return []
-        self.diverging = None
-        return [(values, infos)]
 
 
 def _show(bar: Any, process: Process, missing: str) -> None:

@@ -20,7 +20,13 @@ from posterior_inpainting.inference.contract import Draws, Plan, Problem
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.numerical_failures import warn_of_failures
 from posterior_inpainting.inference.density.potential import Potential
-from posterior_inpainting.inference.methods.kernel import Kernel, KernelProcess, as_draws, positions
+from posterior_inpainting.inference.methods.kernel import (
+    Kernel,
+    KernelProcess,
+    as_draws,
+    positions,
+    run_kernel,
+)
 from posterior_inpainting.inference.methods.loop import ENDED_BY, Run, drive
 
 __all__ = ["KernelInRounds"]
@@ -60,9 +66,7 @@ class KernelInRounds(Kernel):
             return super().run(problem, plan)
         kernel, density = self.later(), Potential(problem)
         begin = partial(kernel.go_on, density, *_learnt_before(density, plan.after))
-        run = drive(KernelProcess(kernel, density, plan, begin=begin), plan)
-        warn_of_failures(density.failures, density.gradients)
-        return as_draws(kernel, run, density, 0)
+        return as_draws(kernel, run_kernel(kernel, density, plan, begin=begin), density, 0)
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run the chains of all posteriors in one batch, which those leave that have reached the goal."""
