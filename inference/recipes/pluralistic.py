@@ -48,11 +48,13 @@ class PluralisticRecipe(DatasetRecipe):
     #: What the networks are, and what they are not good at.
     about: ClassVar[str]
     limits: ClassVar[str]
+    follows_images: ClassVar[bool] = True
 
     def bank(self, images: Image) -> Mask:
         """Return the masks to train with."""
-        return observations.random_masks(
-            _shape(images), min(20_000, len(images)), self.streams.number("masks")
+        count = min(20_000, len(images))
+        return observations.random_masks(_shape(images), count, self.streams.number("masks")).to(
+            images.device
         )
 
     def measure(self, fitted: Any, data: Data, written: Written) -> str:
@@ -114,7 +116,7 @@ class TwoPathRecipe(PluralisticRecipe):
         with self.streams.seeded("networks"):
             encoder = PluralisticEncoder(shape, self.code_channels, self.widths)
             model = PluralisticTwoPath(encoder, PluralisticDecoder(shape, self.code_channels, self.widths))
-        masks = self.bank(images)
+        model, masks = model.to(images.device), self.bank(images)
         train(
             model.training_model,
             model.training_guide,
@@ -182,7 +184,7 @@ class ConditionalRecipe(PluralisticRecipe):
                     self.latent + self.context, shape, self.widths, self.scale_rank, self.floor
                 ),
                 MaskedEncoder(self.latent, twice, self.encoder_widths),
-            )
+            ).to(images.device)
         pair = model.training_model, model.training_guide
         train(*pair, images, masks=self.bank(images), schedule=self.schedule(progress))
         return model.requires_grad_(False).eval()
@@ -237,7 +239,8 @@ class JointRecipe(PluralisticRecipe):
         shape = _shape(images)
         with self.streams.seeded("networks"):
             decoder = MultilayerDecoder(self.latent, shape, self.widths, self.scale_rank, self.floor)
-            model = PluralisticJoint(decoder, MaskedEncoder(self.latent, shape, self.encoder_widths))
+            encoder = MaskedEncoder(self.latent, shape, self.encoder_widths)
+        model = PluralisticJoint(decoder, encoder).to(images.device)
         train(model, model.guide, images, schedule=self.schedule(progress))
         model.decoder.requires_grad_(False).eval()
         schedule = self.schedule(progress, self.encoder_epochs)

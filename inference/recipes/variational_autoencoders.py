@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,7 +20,12 @@ from posterior_inpainting.inference.training.law_of_codes import fit_law_of_code
 from posterior_inpainting.inference.training.loss import PyroLoss
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import LatentCode, VariationalAutoencoder, observations, pretrained
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import (
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    MaskedEncoder,
+    MultilayerDecoder,
+)
 from posterior_inpainting.models.shapes import Image, ImageShape
 
 __all__ = ["AUTOENCODER_RECIPES", "AutoencoderRecipe", "gradient_cost"]
@@ -34,6 +39,8 @@ class AutoencoderRecipe(DatasetRecipe):
     ----------
     latent, widths, scale_rank, floor, likelihood
         The decoder's; see ``MultilayerDecoder``.
+    channels, encoder_channels
+        Of a ``ConvolutionalDecoder`` and a ``ConvolutionalEncoder``, where both are to be of that kind.
     encoder_widths
         Hidden layers of the encoder.
     encoder_epochs
@@ -46,11 +53,15 @@ class AutoencoderRecipe(DatasetRecipe):
         What the decoder's scales are multiplied by once it is trained, chosen on validation images.
     """
 
+    follows_images: ClassVar[bool] = True
+
     latent: int
     widths: tuple[int, ...] = (400, 400)
     scale_rank: int | None = 64
     floor: float = 0.03
     likelihood: str = "normal"
+    channels: tuple[int, ...] = ()
+    encoder_channels: tuple[int, ...] = (16, 32, 32)
     encoder_widths: tuple[int, ...] = (400, 400)
     encoder_epochs: int = 40
     warmup: float = 0.0
@@ -61,6 +72,13 @@ class AutoencoderRecipe(DatasetRecipe):
     def networks(self, shape: ImageShape) -> VariationalAutoencoder:
         """Make the untrained pair for images of a shape, from the recipe's seed."""
         with self.streams.seeded("networks"):
+            if self.channels:
+                return VariationalAutoencoder(
+                    ConvolutionalDecoder(
+                        self.latent, shape, self.channels, self.widths, self.floor, self.likelihood
+                    ),
+                    ConvolutionalEncoder(self.latent, shape, self.encoder_channels, self.encoder_widths),
+                )
             decoder = MultilayerDecoder(
                 self.latent, shape, self.widths, self.scale_rank, self.floor, self.likelihood
             )
@@ -69,14 +87,15 @@ class AutoencoderRecipe(DatasetRecipe):
     def fit(self, images: Image, progress: bool = True) -> VariationalAutoencoder:
         """Train the pair on whole images, fit the law of their codes, then train the encoder on masked images."""
         shape: Any = tuple(images.shape[1:])
-        vae = self.networks(shape)
+        vae = self.networks(shape).to(images.device)
         train(vae, vae.guide, images, loss=PyroLoss(warmup=self.warmup), schedule=self.schedule(progress))
         if self.components is not None:
-            vae.decoder.law_of_codes = fit_law_of_codes(vae.encoder, images, self.components, self.streams)
+            law = fit_law_of_codes(vae.encoder, images, self.components, self.streams)
+            vae.decoder.law_of_codes = law.to(images.device)
         vae.decoder.scale_factor = self.scale_factor
         completion = LatentCode(vae.decoder, encoder=vae.encoder)
         count = 20_000 if len(images) > 10_000 else 4_000
-        masks = observations.random_masks(shape, count, self.streams.number("masks"))
+        masks = observations.random_masks(shape, count, self.streams.number("masks")).to(images.device)
         schedule = self.schedule(progress, self.encoder_epochs)
         train(completion, completion.guide, images, masks=masks, schedule=schedule)
         return vae

@@ -98,7 +98,7 @@ class Descent:
         return self.training
 
     def _epoch(self, objective: Callable[[Tensor, float, float], Tensor], bar: Any) -> None:
-        total = 0.0
+        values = []
         # Of the images' own device, as their indices must be.
         batches = torch.randperm(self.count, device=self.parameters[0].device).split(self.schedule.batch_size)
         for which, share in zip(batches, self.shares, strict=True):
@@ -108,8 +108,10 @@ class Descent:
             self.optimiser.step()
             self.cosine.step()
             self.average.update()
-            total += float(value.detach())
+            values.append(value.detach())
             bar.update()
+        # Once an epoch, because a GPU stands still whenever it is asked for a number.
+        total = sum(torch.stack(values).tolist())
         losses = [*self.training.losses, total / self.count]
         self.training = replace(self.training, losses=losses)
         bar.set_postfix(loss=f"{losses[-1]:.4g}")

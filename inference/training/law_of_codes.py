@@ -9,12 +9,14 @@ import torch
 
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.networks.code_mixture import CodeMixture
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["fit_law_of_codes"]
 
 
-def fit_law_of_codes(encoder: Any, images: Image, components: int, streams: Streams) -> CodeMixture:
+def fit_law_of_codes(
+    encoder: Any, images: Image, components: int, streams: Streams, masks: Mask | None = None
+) -> CodeMixture:
     """Fit a mixture of Gaussians to draws of q(z | x), one an image, by expectation maximisation.
 
     Ghosh et al. 2020, *From Variational to Deterministic Autoencoders*, section 4: codes of real images are rarely
@@ -25,11 +27,13 @@ def fit_law_of_codes(encoder: Any, images: Image, components: int, streams: Stre
     encoder
         From images and a mask to location and scale, ``(n, latent)`` both.
     images
-        ``(n, channel, row, column)``, all of them seen.
+        ``(n, channel, row, column)``.
     components
         How many Gaussians, each with a full covariance.
     streams
         Of the draws, and of where the fit begins.
+    masks
+        What is seen of each image; all if not given.
 
     Examples
     --------
@@ -41,9 +45,11 @@ def fit_law_of_codes(encoder: Any, images: Image, components: int, streams: Stre
     """
     from sklearn.mixture import GaussianMixture
 
-    everything = torch.ones(images.shape[1:], dtype=torch.bool, device=images.device)
+    if masks is None:
+        masks = images.new_ones((), dtype=torch.bool).expand(images.shape)
     with torch.no_grad():
-        pairs = [encoder(batch, everything) for batch in images.split(500)]
+        batches = zip(images.split(500), masks.split(500), strict=True)
+        pairs = [encoder(*batch) for batch in batches]
     loc, scale = (torch.cat(part).cpu() for part in zip(*pairs, strict=True))
     noise = torch.randn(loc.shape, generator=streams.generator("codes"))
     fitted = GaussianMixture(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -140,12 +139,14 @@ class _Game:
                     if self.step % self.rule.critic_steps == 0:
                         painted.append(self.paint_once(images[batch]))
                     bar.update()
-                losses, distances = zip(*judged, strict=True)
-                record.losses.append(_mean(losses))
-                record.distances.append(_mean(distances))
-                record.generator_losses.append(_mean(painted) if painted else math.nan)
-                bar.set_postfix(distance=f"{record.distances[-1]:.3f}")
-                if not all(math.isfinite(value) for value in (*losses, *distances, *painted)):
+                # Once an epoch, because a GPU stands still whenever it is asked for a number.
+                loss, distance = torch.stack(judged).mean(0).tolist()
+                record.losses.append(loss)
+                record.distances.append(distance)
+                paintings = [float(torch.stack(painted).mean())] if painted else []
+                record.generator_losses.extend(paintings or [math.nan])
+                bar.set_postfix(distance=f"{distance:.3f}")
+                if not all(map(math.isfinite, (loss, distance, *paintings))):
                     raise ValueError(
                         f"the loss is {record.losses[-1]} in epoch {len(record.losses)}; try a learning rate below "
                         f"{schedule.learning_rate} or a penalty above {self.rule.penalty:g}"
@@ -153,8 +154,8 @@ class _Game:
         self.average.finish()
         return replace(record, seconds=time.perf_counter() - start)
 
-    def judge_once(self, real: Image) -> tuple[float, float]:
-        """Make one step of the discriminator; return its loss and the distance that it sees."""
+    def judge_once(self, real: Image) -> Tensor:
+        """Make one step of the discriminator; return its loss and the distance that it sees, ``(2,)``."""
         rule, judge = self.rule, self.judge.network
         with torch.no_grad():
             fake = self.paint(real)
@@ -164,14 +165,14 @@ class _Game:
             value = value + rule.penalty * rule.penalty_every * rule.steepness(judge, real, fake)
         self.judge.move(value)
         self.step += 1
-        return float(value.detach()), float(rule.distance(*(v.detach() for v in values)))
+        return torch.stack([value.detach(), rule.distance(*(v.detach() for v in values))])
 
-    def paint_once(self, like: Image) -> float:
-        """Make one step of the generator and of its average; return its loss."""
+    def paint_once(self, like: Image) -> Tensor:
+        """Make one step of the generator and of its average; return its loss, ``()``."""
         value = self.rule.generator(self.judge.network(self.paint(like)))
         self.painter.move(value)
         self.average.update()
-        return float(value.detach())
+        return value.detach()
 
     def paint(self, like: Image) -> Image:
         """Draw as many images as are given."""
@@ -203,10 +204,6 @@ def _steps(schedule: Schedule, rule: AdversarialLoss, images: int) -> int:
             "before one of the generator; train longer"
         )
     return schedule.epochs * count
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)  # fsum, and so fmean, raises where values are infinite of either sign
 
 
 def _rule(loss: str | AdversarialLoss) -> AdversarialLoss:

@@ -97,8 +97,12 @@ class TwoPathObjective(Loss):
         self.weights, self.regulariser, self.discriminator = weights, regulariser, discriminator
         self.learning_rate, self.betas = learning_rate, betas
         self.judges: nn.ModuleList | None = None
-        #: Every step's terms, unweighted, by name.
-        self.record: list[dict[str, float]] = []
+        self._terms: list[dict[str, Tensor]] = []
+
+    @property
+    def record(self) -> list[dict[str, float]]:
+        """Every step's terms, unweighted, by name."""
+        return [{name: float(term) for name, term in terms.items()} for terms in self._terms]
 
     def differentiable_loss(self, model: Any, guide: Any, images: Image, masks: Mask | None = None) -> Tensor:
         """Teach the discriminators, and return the model's loss, summed over the batch.
@@ -126,8 +130,8 @@ class TwoPathObjective(Loss):
         judges.requires_grad_(False)
         terms = self._divergences(paths) | self._errors(paths, images, masks) | _judged(judges, paths, images)
         judges.requires_grad_(True)
-        self.record.append(
-            {**{name: float(term.detach()) for name, term in terms.items()}, "discriminators": taught}
+        self._terms.append(
+            {name: term.detach() for name, term in (terms | {"discriminators": taught}).items()}
         )
         total = images.new_zeros(())
         for name, term in terms.items():
@@ -157,7 +161,7 @@ class TwoPathObjective(Loss):
             self._optimiser = torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas)
         return self.judges
 
-    def _teach(self, judges: nn.ModuleList, images: Image, *painted: Image) -> float:
+    def _teach(self, judges: nn.ModuleList, images: Image, *painted: Image) -> Tensor:
         """Make one step of both discriminators towards 1 for real images and 0 for their path's."""
         loss = torch.zeros((), device=images.device)
         for judge, fake in zip(judges, painted, strict=True):
@@ -167,7 +171,7 @@ class TwoPathObjective(Loss):
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
-        return float(loss.detach())
+        return loss.detach()
 
 
 #: Term of the loss -> whose weight it has.

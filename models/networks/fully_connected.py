@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from posterior_inpainting.models.networks.decoder import Decoder, PullBack, Restricted
 from posterior_inpainting.models.shapes import Code, Image, ImageShape
 
-__all__ = ["FullyConnectedDecoder", "RestrictedScale", "hidden_layers"]
+__all__ = ["FullyConnectedDecoder", "RestrictedScale", "hidden_layers", "link_of"]
 
 #: From the last hidden layer to the scales of some pixels, and the function that pulls their gradients back to it,
 #: which is ``None`` where the scales are fixed.
@@ -34,6 +34,17 @@ def hidden_layers(width: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(width, units), nn.SiLU()]
         width = units
     return nn.Sequential(*layers)
+
+
+def link_of(likelihood: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from what a last layer says to pixel means; ``ValueError`` for an unknown likelihood.
+
+    >>> link_of("censored_normal")(torch.tensor(-0.5)), link_of("normal")(torch.tensor(0.0))
+    (tensor(-0.5000), tensor(0.5000))
+    """
+    if likelihood not in _LINKS:
+        raise ValueError(f"likelihood={likelihood!r}; expected one of {', '.join(_LINKS)}")
+    return _LINKS[likelihood][0]
 
 
 class FullyConnectedDecoder(Decoder):
@@ -66,8 +77,7 @@ class FullyConnectedDecoder(Decoder):
     ):
         super().__init__(latent, image_shape)
         self.widths = tuple(widths)
-        if likelihood not in _LINKS:
-            raise ValueError(f"likelihood={likelihood!r}; expected one of {', '.join(_LINKS)}")
+        link_of(likelihood)
         self.likelihood = likelihood
         self.trunk = hidden_layers(latent, widths)
         self.mean_head = nn.Linear(widths[-1], math.prod(image_shape))
@@ -91,7 +101,7 @@ class FullyConnectedDecoder(Decoder):
 
     def link(self, raw: Tensor) -> Tensor:
         """Return means of what the last layer says."""
-        return _LINKS[self.likelihood][0](raw)
+        return link_of(self.likelihood)(raw)
 
     def restrict(self, pixels: Tensor) -> Restricted:
         """Return a function from codes to means and scales ``(*batch, len(pixels))`` of some pixels only.
