@@ -1,0 +1,90 @@
+"""What learning a kind of prior is: networks that suit the images, phases, and the parts that are kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pyro
+from torch import Tensor, nn
+
+from posterior_inpainting.inference.contract import Method
+from posterior_inpainting.inference.learning.lessons import Lessons, Part
+from posterior_inpainting.inference.learning.phases import Phase
+from posterior_inpainting.inference.methods.variational import Variational
+from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.shapes import Image
+
+__all__ = ["Learner"]
+
+
+class Learner(ABC):
+    """Abstract learner of one kind of prior from images, some pixels of which may be missing.
+
+    A subclass makes its networks in ``__init__``, on the device of the lessons, from the stream ``"networks"``.
+
+    Parameters
+    ----------
+    lessons
+        What there is to learn from.
+    streams
+        Of random numbers.
+    """
+
+    #: Its name on the command line and in ``config.json``.
+    kind: ClassVar[str]
+    #: What it is, in a sentence, for the card.
+    about: ClassVar[str]
+
+    def __init__(self, lessons: Lessons, streams: Streams):
+        self.lessons, self.streams = lessons, streams
+        self.device = lessons.train.images.device
+
+    @abstractmethod
+    def phases(self) -> Sequence[Phase]:
+        """Return the phases of the training; none where it is in closed form."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, Any]:
+        """Return what is kept, once the phases have run: part -> network, as ``write_prior`` takes them."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return further arguments of the model, as ``write_prior`` keeps them."""
+        return {}
+
+    @abstractmethod
+    def model(self) -> ImageModel:
+        """Return the model of the networks as they are."""
+
+    @abstractmethod
+    def score(self) -> float:
+        """Return how well validation images' further hidden pixels are told, in nats a hidden pixel, or so.
+
+        Higher is better; of one kind alone, scores of runs can be compared.
+        """
+
+    def measured_by(self) -> tuple[Method, int]:
+        """Return the quickest method to draws of a posterior, and how many to score: 64 of the guide."""
+        return Variational(), 64
+
+    def sample(self, model: ImageModel) -> Image:
+        """Return one image of the prior, without the noise of pixels where it knows of one."""
+        return pyro.poutine.trace(model).get_trace().nodes["completion"]["value"]
+
+    def architecture(self) -> dict[str, Any]:
+        """Return what determines the networks, for the checkpoint's signature and the card."""
+        found = {}
+        for name, part in self.parts().items():
+            if isinstance(part, nn.Module) and hasattr(part, "configuration"):
+                configuration: Any = part.configuration
+                found[name] = {
+                    key: list(value) if isinstance(value, tuple) else value
+                    for key, value in configuration().items()
+                }
+        return found
+
+    def batch(self, which: Tensor) -> Part:
+        """Return some of the training images."""
+        return self.lessons.train.of(which)
