@@ -13,6 +13,7 @@ from .evaluation.pruning import prune, pruning_curve
 from .evaluation.step_doubling import StepDoubling, step_doubling
 from .verbs import infer, infer_many, sample
 from .going_on import more
+from .learning.learn import Learnt, learn
 from .methods.alternating import Alternating
 from .methods.auto import Auto
 from .methods.chees import ChEES
@@ -48,6 +49,7 @@ from .training.denoising_score_matching import (
     FillLikelihood,
 )
 from .training.expert_losses import ExpertLikelihood, ExpertScoreMatching
+from .training.importance_bound import ImportanceBound
 from .training.loss import Loss
 from .training.noise_of_projections import Projection, fit_noise, project
 from .training.pixel_cross_entropy import PixelCrossEntropy
@@ -81,6 +83,8 @@ __all__ = [
     "FillLikelihood",
     "Gibbs",
     "GlobalLocal",
+    "ImportanceBound",
+    "Learnt",
     "Loss",
     "Method",
     "Nested",
@@ -118,6 +122,7 @@ __all__ = [
     "infer_in_windows",
     "infer_many",
     "more",
+    "learn",
     "load",
     "plots",
     "posterior_mean",

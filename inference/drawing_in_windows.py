@@ -199,7 +199,7 @@ def _together(statistics: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _of_all(attributes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the attributes of the first, costs added up."""
+    """Return the attributes of the first, costs added up; whether the prior knows an image is not said of a part."""
     added = {
         name: sum(one[name] for one in attributes)
         for name in ("gradient_evaluations", "wall_time_s")

@@ -25,6 +25,7 @@ from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.containers import to_arviz
 from posterior_inpainting.inference.results.efficiency import efficiency
 from posterior_inpainting.inference.results.fingerprint import fingerprint
+from posterior_inpainting.inference.results.fit_attributes import fit_attributes
 from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.inference.settled import Settled
@@ -97,8 +98,9 @@ def of_image(
         drawn = executed(problem, run.method, plan, store)
     with callers_state_kept():
         groups = convert.image_groups(drawn, problem, observation, plan.streams, keep)
+    fit = fit_attributes(problem.abilities, [observation])[0]
     attrs = attributes(problem, run, drawn, plan.streams.seed, time.perf_counter() - start)
-    return with_efficiency(groups, attrs | of_goal(plan.watch))
+    return with_efficiency(groups, attrs | of_goal(plan.watch) | fit)
 
 
 def deterministics(problem: Problem, latents: dict[str, Tensor]) -> dict[str, Tensor]:

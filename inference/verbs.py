@@ -24,6 +24,7 @@ from posterior_inpainting.inference.execution import (
 )
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import KEPT
+from posterior_inpainting.inference.results.fit_attributes import fit_attributes
 from posterior_inpainting.inference.results.trusted import Trusted, Watch
 from posterior_inpainting.inference.results.watched_values import values_of_images, values_of_latents
 from posterior_inpainting.inference.settled import check_kept, check_memory_of_draws, settled
@@ -209,6 +210,7 @@ def infer_many(
     results = []
     with callers_state_kept(), within(budget):
         together = run.method.run_together(problem, len(observations), plan)
+    fits = fit_attributes(model, observations)
     with callers_state_kept():
         share = (time.perf_counter() - start) / len(observations)
         for index, (drawn, observation) in enumerate(zip(together, observations, strict=True)):
@@ -216,7 +218,7 @@ def infer_many(
             streams = plan.streams.child("image", index)
             groups = convert.image_groups(drawn, one, observation, streams, keep)
             attrs = attributes(one, run, drawn, seed, share)
-            results.append(with_efficiency(groups, attrs | of_goal(watch, index)))
+            results.append(with_efficiency(groups, attrs | of_goal(watch, index) | fits[index]))
     return results
 
 

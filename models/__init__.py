@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, fields, geology, observations, pretrained
+from posterior_inpainting.models import datasets, fields, geology, hub, observations, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
@@ -13,6 +13,7 @@ from posterior_inpainting.models.expert_field import ExpertField
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.geology.nearest_measurement import NearestMeasurement
 from posterior_inpainting.models.images import image_files
+from posterior_inpainting.models.images.collection import Collection, read_collection
 from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.mixture_field import MixtureField
@@ -42,6 +43,7 @@ __all__ = [
     "BayesianModule",
     "CodeAndUnits",
     "CodeAndWeights",
+    "Collection",
     "DeepImagePrior",
     "DiffusionPrior",
     "EmpiricalPrior",
@@ -68,8 +70,10 @@ __all__ = [
     "bayesian",
     "datasets",
     "fields",
+    "hub",
     "image_files",
     "geology",
     "observations",
     "pretrained",
+    "read_collection",
 ]

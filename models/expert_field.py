@@ -133,7 +133,8 @@ class ExpertConditionals(Conditionals):
         self.experts: Experts = frozen(model, "experts")
         self.shape, self.noise, self.tolerance = model.image_shape, model.noise, model.tolerance
         target, seen = seen_part(image, mask, self.shape, self.experts.filters)
-        self.target, self.seen = target[None], seen[None].to(target)
+        # Of several images there is a chain each.
+        self.target, self.seen = (one.reshape(-1, *self.shape).to(target) for one in (target, seen))
 
     @torch.no_grad()
     def start(self, chains: int, generator: Generator) -> dict[str, Tensor]:

@@ -10,58 +10,29 @@ is the answer. Glossary: z code, f decoder, sigma pixel scale, M mask (1 = seen)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity
+from posterior_inpainting.models.fitted_noise import Projection, give_noise
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, likelihood_of
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
-from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
+from posterior_inpainting.models.networks.rows_of_codes import Speed, is_vectorised
+from posterior_inpainting.models.networks.wrapped import OutputPath, WrappedDecoder
+from posterior_inpainting.models.prior_loss import PriorLoss
+from posterior_inpainting.models.shapes import Code, Image, ImageShape, Mask, seen_part
 
 __all__ = ["LatentCode", "PriorLoss"]
-
-
-@dataclass(frozen=True, eq=False)
-class PriorLoss:
-    """Yeh's prior loss (equation 5): the density is multiplied by exp(-``weight`` * prior loss of the completion).
-
-    Parameters
-    ----------
-    discriminator
-        Module with ``image_shape`` and ``prior_loss(image)``: Yeh's log(1 - D) or minus a critic, image by image.
-    weight
-        The paper's lambda stands beside an error that is not divided by the noise: under ``laplace`` it is
-        ``2**0.5 * lambda / noise`` here.
-
-    Raises
-    ------
-    ValueError
-        For a weight that is not positive.
-
-    Examples
-    --------
-    >>> from posterior_inpainting.models.networks import Discriminator
-    >>> PriorLoss(Discriminator((1, 8, 8), widths=(4,)), 0.04).weight
-    0.04
-    """
-
-    discriminator: Any
-    weight: float = 1.0
-
-    def __post_init__(self):
-        if self.weight <= 0:
-            raise ValueError(f"weight={self.weight} of the prior loss; expected a positive number")
 
 
 class LatentCode(ImageModel):
@@ -153,6 +124,76 @@ class LatentCode(ImageModel):
         # The encoder may travel inside the decoder; it stays trainable, so that SVI can refine it.
         self.encoder = None if bounded or encoder is None else encoder.requires_grad_(True)
 
+    @classmethod
+    def wrap(
+        cls,
+        module: nn.Module,
+        *,
+        latent: int | Sequence[int],
+        image_shape: ImageShape,
+        noise: float | Tensor | str = "fit",
+        images: Image | None = None,
+        search: Projection = Projection(),  # noqa: B008 - frozen
+        method: str = "forward",
+        output: OutputPath | None = None,
+        channels_last: bool = False,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        **settings: Any,
+    ) -> Self:
+        """Return the posterior over the code of any torch network; :attr:`speed` says how fast it will be.
+
+        Parameters
+        ----------
+        module, latent, image_shape, method, output, channels_last, value_range
+            The network, and how it is called and read; see ``networks.wrapped.WrappedDecoder``, which freezes it.
+        noise
+            Pixel scale in units of [0, 1]: a number, one for each pixel, ``"fit"`` for one number fitted to the
+            residuals of ``images``, or ``"fit each pixel"``, for which there should be some hundreds of them.
+        images, search
+            Images that the network was not trained on, ``(n, channel, row, column)`` in [0, 1], two at least; how
+            their codes are searched for.
+        settings
+            Of ``LatentCode``: ``prior`` where the network's codes are not standard normal, ``likelihood``, and others.
+
+        Raises
+        ------
+        ValueError
+            As ``WrappedDecoder``; or for a noise to be fitted to fewer than two images, or images for none.
+
+        Examples
+        --------
+        >>> from posterior_inpainting.models import datasets
+        >>> generator = torch.nn.Sequential(torch.nn.ConvTranspose2d(16, 1, 8), torch.nn.Tanh())
+        >>> shapes = dict(latent=(16, 1, 1), image_shape=(1, 8, 8), value_range=(-1, 1))
+        >>> model = LatentCode.wrap(generator, images=datasets.load("digits")[:9], **shapes)
+        >>> model.speed, bool(model.decoder.pixel_scale.min() > 0.1)
+        ('closed form', True)
+        """
+        decoder = WrappedDecoder(
+            module,
+            latent,
+            image_shape,
+            method=method,
+            output=output,
+            channels_last=channels_last,
+            value_range=value_range,
+        )
+        model = cls(decoder, **settings)
+        give_noise(model, noise, images, search)
+        return model
+
+    @property
+    def speed(self) -> Speed:
+        """How the density of many chains is computed, fastest first: ``"closed form"``, ``"vmap"`` or ``"loop"``.
+
+        A closed form decodes all chains in one call, without a trace of Pyro's. Without one the model is traced, under
+        ``torch.func.vmap`` where that goes through the decoder, which is tried here, and chain after chain elsewhere.
+        """
+        if self._has_closed_form:
+            return "closed form"
+        some = self._zeros(2, self.latent)
+        return "vmap" if is_vectorised(self._frozen_decoder, some) else "loop"
+
     @property
     def is_pseudo_posterior(self) -> bool:  # type: ignore[override]
         """Whether one of Yeh's devices makes the density something else than a joint density."""
@@ -212,10 +253,10 @@ class LatentCode(ImageModel):
         For normal and clipped normal pixels with unit weights; ``None`` otherwise, and for a decoder that cannot
         be restricted to some pixels.
         """
-        decoder, kind = self._frozen_decoder, PIXELS.get(self.likelihood)
-        if kind is None or self.is_pseudo_posterior or self.noise is not None or not decoder.has_restriction:
+        if not self._has_closed_form:
             return None
-        return PixelDensity(decoder.restrict, kind(image, mask), prior=self._law_of_codes())
+        pixels = PIXELS[self.likelihood](image, mask)
+        return PixelDensity(self._frozen_decoder.restrict, pixels, prior=self._law_of_codes())
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""
@@ -224,6 +265,11 @@ class LatentCode(ImageModel):
         shown = seen_part(image, mask, self.image_shape, self._zeros(0))
         with self.images_plate(image):
             return pyro.sample("z", dist.Normal(*self.encoder(*shown)).to_event(1))
+
+    @property
+    def _has_closed_form(self) -> bool:
+        altered = self.is_pseudo_posterior or self.noise is not None
+        return self.likelihood in PIXELS and not altered and self._frozen_decoder.has_restriction
 
     @property
     def _frozen_decoder(self) -> Decoder:

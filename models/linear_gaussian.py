@@ -21,7 +21,16 @@ from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.densities.normal_pixels import NormalPixels
 from posterior_inpainting.models.densities.pixel_density import PixelDensity
 from posterior_inpainting.models.networks.decoder import Restricted
-from posterior_inpainting.models.shapes import Image, Mask, check_image, refuse_eight_bits, seen_part
+from posterior_inpainting.models.principal_components import fit_of_seen, spectrum_of
+from posterior_inpainting.models.shapes import (
+    Image,
+    ImageShape,
+    Mask,
+    check_image,
+    check_mask,
+    refuse_eight_bits,
+    seen_part,
+)
 
 __all__ = ["LinearGaussian"]
 
@@ -74,8 +83,10 @@ class LinearGaussian(ImageModel):
         self.register_buffer("noise", noise)
 
     @classmethod
-    def fit(cls, images: Image, latent: int) -> LinearGaussian:
-        """Fit by maximum likelihood, in closed form (Tipping & Bishop 1999, equations 7 and 8).
+    def fit(cls, images: Image, latent: int, masks: Mask | None = None) -> LinearGaussian:
+        """Fit by maximum likelihood: in closed form, or by expectation maximisation where pixels are missing.
+
+        Tipping & Bishop 1999, equations 7 and 8; see ``principal_components``.
 
         Parameters
         ----------
@@ -83,22 +94,26 @@ class LinearGaussian(ImageModel):
             ``(n, channel, row, column)``.
         latent
             Number of components, below both n and the number of pixels.
+        masks
+            What is seen of each image, ``(n, channel, row, column)``; all if not given.
         """
         check_image(images)
         refuse_eight_bits(images)
-        flat = images.flatten(1).double()
-        n, pixels = flat.shape
+        n, pixels = images.flatten(1).shape
         if not 1 <= latent < min(n, pixels):
             raise ValueError(
                 f"latent={latent}; expected 1..{min(n, pixels) - 1} for {n} images of {pixels} pixels"
             )
-        mean = flat.mean(0)
-        _, singular, components = torch.linalg.svd(flat - mean, full_matrices=False)
-        variances = singular.square() / n
-        # The discarded variance, over all discarded directions, also those beyond the rank of the data.
-        noise2 = (variances[latent:].sum() / (pixels - latent)).clamp(min=1e-8)
-        loadings = components[:latent].T * (variances[:latent] - noise2).clamp(min=0).sqrt()
-        return cls(loadings.float(), mean.float().reshape(images.shape[1:]), noise2.sqrt().float())
+        if masks is None:
+            return cls.of(spectrum_of(images).fit(latent), tuple(images.shape[1:]))
+        check_mask(masks, images.shape)
+        return cls.of(fit_of_seen(images, masks, latent), tuple(images.shape[1:]))
+
+    @classmethod
+    def of(cls, fitted: tuple[Tensor, Tensor, Tensor], image_shape: ImageShape) -> LinearGaussian:
+        """Make the model of loadings ``(pixel, latent)``, mean ``(pixel,)`` and noise, as they are fitted."""
+        loadings, mean, noise = (one.float() for one in fitted)
+        return cls(loadings, mean.reshape(image_shape), noise)
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw z from the standard normal, then the image around ``W z + m``."""

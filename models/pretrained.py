@@ -4,6 +4,9 @@ Each set is a few safetensors files in ``networks/weights``, one a part (a decod
 precision or, where it is large, in 8 bits, a line each in ``SHA256SUMS``, and a card ``NAME.md`` that says how it was
 trained and how good it is. Where the weights are random, those files are their means and another has their standard
 deviations.
+
+One's own are a folder: of ``prior_folders``, which ``write_prior`` writes, or of files as the bundled ones are, which
+:func:`save` and :func:`save_parts` write. Every loader here takes either.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
 from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
+from posterior_inpainting.models.prior_configs import CONFIG, read_config
+from posterior_inpainting.models.prior_folders import read_card, read_prior, write_prior
 
 __all__ = [
     "card",
+    "is_prior",
     "load",
     "load_from",
     "load_part",
     "load_parts",
     "names",
     "posterior_scales",
+    "read_prior",
     "save",
     "save_parts",
     "words",
+    "write_prior",
 ]
 
 #: What is written beside a network by itself.
@@ -51,7 +59,7 @@ def load(name: str | Path) -> nn.Module:
     Parameters
     ----------
     name
-        The name of a bundled prior, or a folder that :func:`save` wrote.
+        The name of a bundled prior, or a folder that :func:`save` or ``write_prior`` wrote.
 
     Returns
     -------
@@ -70,11 +78,15 @@ def load(name: str | Path) -> nn.Module:
     >>> tuple(decoder(torch.zeros(3, decoder.latent)).shape)
     (3, 1, 8, 8)
     """
-    return load_from(*_place(name))
+    folder, stem = _place(name)
+    if is_prior(folder):
+        parts = load_parts(folder, "decoder", "encoder")
+        return _together(parts["decoder"], parts["encoder"], parts.get("prior"), parts.get("domain"))
+    return load_from(folder, stem)
 
 
 def load_parts(name: str | Path, *needed: str) -> dict[str, nn.Module]:
-    """Load every network of a bundled set, or of a folder that :func:`save_parts` wrote, by its part's name.
+    """Load every network of a bundled set, or of a folder that holds one's own, by its part's name.
 
     Raises
     ------
@@ -82,17 +94,19 @@ def load_parts(name: str | Path, *needed: str) -> dict[str, nn.Module]:
         As :func:`load`; or where one of the parts ``needed`` is not there.
 
     >>> sorted(load_parts("digits-vae-2d"))
-    ['decoder', 'encoder']
+    ['decoder', 'domain', 'encoder']
     >>> load_parts("digits-vae-2d", "discriminator")
     Traceback (most recent call last):
-    ValueError: 'digits-vae-2d' holds decoder, encoder; expected discriminator too
+    ValueError: 'digits-vae-2d' holds decoder, domain, encoder; expected discriminator too
     """
     folder, stem = _place(name)
+    if is_prior(folder):
+        found = read_prior(folder).parts
+        _check_parts(name, list(found), needed)
+        return found
     digests = read_digests(folder)
     parts = [file[len(stem) :].split(".")[0] for file in digests if file.startswith(stem)]
-    missing = [part for part in needed if part not in parts]
-    if missing:
-        raise ValueError(f"{str(name)!r} holds {', '.join(parts)}; expected {', '.join(missing)} too")
+    _check_parts(name, parts, needed)
     return {
         part: _load_part(folder / f"{stem}{part}.safetensors", digests)
         for part in parts
@@ -128,11 +142,10 @@ def load_from(folder: Path, stem: str = "") -> nn.Module:
     decoder, encoder = (
         _load_part(folder / f"{stem}{part}.safetensors", digests) for part in ("decoder", "encoder")
     )
-    decoder.requires_grad_(False).eval()
-    decoder.encoder = encoder.eval()
-    if f"{stem}prior.safetensors" in digests:
-        decoder.law_of_codes = _load_part(folder / f"{stem}prior.safetensors", digests)
-    return decoder
+    carried = (folder / f"{stem}{part}.safetensors" for part in ("prior", "domain"))
+    return _together(
+        decoder, encoder, *(_load_part(path, digests) if path.name in digests else None for path in carried)
+    )
 
 
 def save(
@@ -169,7 +182,7 @@ def save(
 
 
 def words(name: str | Path, part: str) -> dict[str, str]:
-    """Return what :func:`save_parts` was told to write beside a network, nothing where it was told nothing.
+    """Return what :func:`save_parts` was told to write beside a network, or the settings of a prior that are words.
 
     Raises
     ------
@@ -180,6 +193,10 @@ def words(name: str | Path, part: str) -> dict[str, str]:
     {}
     """
     folder, stem = _place(name)
+    if is_prior(folder):
+        return {
+            word: value for word, value in read_config(folder)["settings"].items() if isinstance(value, str)
+        }
     description = read_tensors(folder / f"{stem}{part}.safetensors", read_digests(folder))[1]
     return {word: value for word, value in description.items() if word not in _OURS}
 
@@ -212,22 +229,33 @@ def save_parts(
             write_tensors(path, content, {}, logarithmic=True)
             continue
         # A decoder may carry its encoder and the law of its codes, which are parts of their own.
-        carried = ("encoder.", "law_of_codes.") if "encoder" in parts and part != "encoder" else ()
+        carried = ("encoder.", "law_of_codes.", "domain.") if "encoder" in parts and part != "encoder" else ()
         state = {k: v for k, v in content.state_dict().items() if not k.startswith(carried)}
         configuration: Any = content.configuration
         description = {"network": type(content).__name__, "configuration": json.dumps(configuration())}
         write_tensors(path, state, {**(words or {}), **description}, bits=bits)
 
 
-def card(name: str) -> str:
-    """Return the card of a bundled prior: data, training command, measured quality.
+def card(name: str | Path) -> str:
+    """Return the card of a bundled prior, or of a prior in a folder: data, training command, measured quality.
 
     >>> card("digits-vae-2d").splitlines()[0]
     '# digits-vae-2d'
     """
-    if name not in names():
-        raise ValueError(f"unknown prior {name!r}; there are {', '.join(names())}")
-    return (_bundled() / f"{name}.md").read_text()
+    if isinstance(name, str) and name in names():
+        return (_bundled() / f"{name}.md").read_text()
+    if is_prior(name):
+        return read_card(name)
+    raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(names())}, or the folder of a prior")
+
+
+def is_prior(folder: str | Path) -> bool:
+    """Whether a folder says that it is one of ``prior_folders``; reading it says whether it is whole.
+
+    >>> is_prior("/nowhere")
+    False
+    """
+    return (Path(folder) / CONFIG).is_file()
 
 
 def _place(name: str | Path) -> tuple[Path, str]:
@@ -243,6 +271,22 @@ def _place(name: str | Path) -> tuple[Path, str]:
 
 def _bundled() -> Path:
     return Path(str(resources.files("posterior_inpainting.models.networks"))) / "weights"
+
+
+def _check_parts(name: str | Path, parts: list[str], needed: tuple[str, ...]) -> None:
+    missing = [part for part in needed if part not in parts]
+    if missing:
+        raise ValueError(f"{str(name)!r} holds {', '.join(parts)}; expected {', '.join(missing)} too")
+
+
+def _together(
+    decoder: Any, encoder: nn.Module, law_of_codes: nn.Module | None, domain: nn.Module | None
+) -> nn.Module:
+    """Return the decoder, frozen, with what it carries."""
+    decoder.law_of_codes, decoder.domain = law_of_codes, domain
+    decoder.requires_grad_(False).eval()
+    decoder.encoder = encoder.eval()
+    return decoder
 
 
 def _load_part(path: Path, digests: dict[str, str]) -> nn.Module:

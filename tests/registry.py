@@ -114,7 +114,7 @@ OWN = {
     EmpiricalPrior: {"exact_posterior"},
     ExpertField: {"load"},
     GaussianProcess: {"completion", "exact_posterior", "fit", "pixel_posterior"},
-    LatentCode: {"pixel_law", "prior"},
+    LatentCode: {"pixel_law", "prior", "speed", "wrap"},
     LinearGaussian: {"exact_posterior", "fit"},
     MixtureField: {"exact_posterior", "fit"},
     PixelConstrained: {"constrained_law", "cross_entropies", "load", "overwritten", "save"},

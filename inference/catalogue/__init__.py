@@ -1,7 +1,7 @@
 """The catalogue: every model, method, mask and bundled prior by one name, with what a person needs to choose it.
 
 A name means one model with one method and number of draws, whether it comes to the command line, to ``compare`` or
-to Python: ``build("gan", observation)``.
+to Python: ``build("gan", observation)``. The folder of a prior of one's own goes wherever a name goes.
 """
 
 from posterior_inpainting.inference.catalogue.approach import Approach

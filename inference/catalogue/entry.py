@@ -93,6 +93,9 @@ class Entry:
         As for ``Approach``; an image has at least ``least`` rows and columns.
     bytes_a_value
         Memory that it needs for each value of the largest window, a chain, beside that of the draws.
+    fits
+        Whether ``complete`` brings images of other sizes and channels to those that it takes, and their completions
+        back.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Entry:
     margin: int | None = None
     least: int = 1
     bytes_a_value: float = 0.0
+    fits: bool = False
 
     @property
     def shapes(self) -> str:

@@ -9,6 +9,7 @@ from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry
 from posterior_inpainting.inference.catalogue.further import FURTHER
+from posterior_inpainting.inference.catalogue.own_priors import entry_of, is_path
 from posterior_inpainting.inference.catalogue.priors import PRIORS
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import ImageShape
@@ -22,14 +23,15 @@ MODELS: dict[str, Entry] = {one.name: one for one in (*COMPARED, *FURTHER)}
 APPROACHES: tuple[str, ...] = tuple(one.name for one in COMPARED)
 
 
-def entry(name: str) -> Entry:
-    """Return what the catalogue says of a name.
+def entry(name: str | Path) -> Entry:
+    """Return what the catalogue says of a name, or of the folder of a prior.
 
-    Raises ``ValueError`` for an unknown name.
+    Raises ``ValueError`` for an unknown name, and for a folder that holds no prior.
 
     >>> entry("gan").settings
     'Auto(), at most 2000 draws x 16'
     """
+    name = str(name)
     if name in MODELS:
         return MODELS[name]
     if name in PRIORS:
@@ -37,7 +39,9 @@ def entry(name: str) -> Entry:
         raise ValueError(
             f"{name!r} is a bundled prior, and no model; the models of it are {', '.join(users)}"
         )
-    raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}")
+    if is_path(name):
+        return entry_of(name)
+    raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}, and folders of priors")
 
 
 def fitting(shape: ImageShape) -> tuple[str, str]:
@@ -56,7 +60,7 @@ def fitting(shape: ImageShape) -> tuple[str, str]:
     return "gaussian-process", f"fitted to the seen pixels, as the image is {size}"
 
 
-def check_shape_of(name: str, shape: ImageShape) -> None:
+def check_shape_of(name: str | Path, shape: ImageShape) -> None:
     """Raise ``ValueError`` where a model takes no images of a shape, with those that do.
 
     >>> check_shape_of("vae", (1, 8, 8))
@@ -72,13 +76,13 @@ def check_shape_of(name: str, shape: ImageShape) -> None:
         )
 
 
-def approach(name: str, root: str | Path | None = None) -> Approach:
+def approach(name: str | Path, root: str | Path | None = None) -> Approach:
     """Return model, method and draws of a name; nothing is loaded before an observation comes.
 
     Parameters
     ----------
     name
-        A key of ``MODELS``.
+        A key of ``MODELS``, or the folder of a prior.
     root
         Folder of the data set, for models that are fitted to one and where it is not found by itself.
 
@@ -95,7 +99,7 @@ def approach(name: str, root: str | Path | None = None) -> Approach:
     return entry(name).approach(root)
 
 
-def build(name: str, observation: Observation, root: str | Path | None = None) -> Approach:
+def build(name: str | Path, observation: Observation, root: str | Path | None = None) -> Approach:
     """Return model, method and draws of a name for one observation, with the model made.
 
     Parameters

@@ -1,4 +1,4 @@
-"""The command line: complete an image, calibrate, score and compare approaches, learn priors, train bundled ones and list what there is."""
+"""The command line: complete an image, calibrate, score and compare approaches, learn priors, list what there is."""
 
 from posterior_inpainting.inference.cli import compare, complete, evaluate, learn, listing, train
 from posterior_inpainting.inference.cli.app import app, main

@@ -19,7 +19,8 @@ _MASKS = ("half:bottom", "scatter:0.3", "box:8,8,12,12")
 def compare(
     held_out: HeldOut,
     approach: Annotated[
-        list[str] | None, typer.Option(help="Name of a model; may be repeated; all that suit if none.")
+        list[str] | None,
+        typer.Option(help="Name of a model, or folder of a prior; may be repeated; all that suit if none."),
     ] = None,
     budget: Annotated[
         int | None, typer.Option(help="Gradients that an approach may take for one image.")

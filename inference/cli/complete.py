@@ -12,6 +12,7 @@ import typer
 
 from posterior_inpainting.inference.cli.app import app, check_folder, picture, write_all
 from posterior_inpainting.inference.cli.options import DATA_FOLDER, Drawing, laid_out
+from posterior_inpainting.inference.cli.own_sizes import at_own_size, fitted, shape_for
 from posterior_inpainting.inference.cli.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def complete(
     drawing: Drawing,
     model: Annotated[
         str | None,
-        typer.Option(help="Name of a model, see `list models`; one that fits the image if not given."),
+        typer.Option(
+            help="Name of a model, see `list models`, or folder of a prior; one that fits the image if not given."
+        ),
     ] = None,
     root: DATA_FOLDER = None,
     quiet: Annotated[
@@ -65,13 +68,16 @@ def complete(
         model, reason = catalogue.fitting(observation.shape)
         said.append(f"{model}: {reason}; --model takes another")
     entry = catalogue.entry(model)
+    own = observation
+    observation, whole, lines = fitted(observation, whole, shape_for(entry, observation.shape))
+    said += lines
     if entry.channels == 3 and observation.shape[0] == 1:
         said.append(f"{model}: a prior of colours; the grey image is completed as one of three channels")
         observation, whole = _in_colour(observation, whole)
     approach = drawing.of(entry, root, observation.shape)
     entry.check(observation, approach, _bytes(max_memory))
     catalogue.check_shape_of(model, observation.shape)
-    said.append(_share_hidden(observation))
+    said.append(_share_hidden(own))
     say = _silent if quiet else typer.echo
     for line in said:
         say(line)
@@ -80,7 +86,7 @@ def complete(
     if whole is not None and table["draws"] > 1:
         table |= figures(posterior, whole)
     axes = plots.completions(posterior, truth=whole)
-    shown = pictures(posterior)
+    shown = at_own_size(pictures(posterior), own) if lines else pictures(posterior)
     write_all(
         out,
         {

@@ -16,7 +16,9 @@ from posterior_inpainting.inference.cli.options import DATA_FOLDER, Drawing, Hel
 def calibrate(
     drawing: Drawing,
     mask: Annotated[str, typer.Option(help="Such as half:bottom, scatter:0.3, box:2,2,4,4.")] = "half:bottom",
-    model: Annotated[str, typer.Option(help="Name of a model; see `list models`.")] = "digits-vae-2d",
+    model: Annotated[
+        str, typer.Option(help="Name of a model, see `list models`, or folder of a prior.")
+    ] = "digits-vae-2d",
     datasets: Annotated[int, typer.Option(help="Data sets to simulate.")] = 500,
     root: DATA_FOLDER = None,
     out: Annotated[Path, typer.Option(help="Folder for ranks.png, tarp.png, calibration.csv.")] = Path("out"),
@@ -62,7 +64,9 @@ def calibrate(
 def score(
     held_out: HeldOut,
     drawing: Drawing,
-    model: Annotated[str, typer.Option(help="Name of a model; see `list models`.")] = "vae",
+    model: Annotated[
+        str, typer.Option(help="Name of a model, see `list models`, or folder of a prior.")
+    ] = "vae",
     out: Annotated[Path, typer.Option(help="Folder for scores.csv and summary.csv.")] = Path("out"),
 ) -> None:
     """Score posteriors of real held-out images, hidden pixels only: a row an image and mask, and the means.

@@ -1,4 +1,4 @@
-"""`list`: the catalogue as tables: models, methods, masks, priors."""
+"""`list`: the catalogue as tables: models, methods, masks, priors; `card`: what is known of one prior."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def listed(
     """List what there is by name: models, methods, masks, or bundled priors."""
     tables = {Kind.models: _models, Kind.methods: _methods, Kind.masks: _masks, Kind.priors: _priors}
     typer.echo(tables[kind](min(shutil.get_terminal_size().columns, 120)))
+
+
+@app.command()
+def card(
+    prior: Annotated[str, typer.Argument(help="Name of a bundled prior, or the folder of one.")],
+) -> None:
+    """Print the card of a prior: what it was trained on, how, and how good it is."""
+    from posterior_inpainting.models import pretrained
+
+    typer.echo(pretrained.card(prior).rstrip())
 
 
 def rows_as_text(head: Sequence[str], rows: Sequence[Row], width: int) -> str:

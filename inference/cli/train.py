@@ -18,7 +18,7 @@ def train(
         Path | None, typer.Option(help="Folder of checkpoints; after a kill the same command goes on.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder with the data set's files.")] = None,
-    device: Annotated[str, typer.Option(help="Where to train denoisers: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to train: cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a bundled prior by its recipe and write its weights and card."""
     from posterior_inpainting.inference.recipes import train_bundled

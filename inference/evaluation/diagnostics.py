@@ -9,6 +9,7 @@ from posterior_inpainting.inference.evaluation.convergence_maps import (
     pixel_ess,
     pixel_rhat,
 )
+from posterior_inpainting.inference.evaluation.fit_of_seen import Fit, fit
 from posterior_inpainting.inference.evaluation.importance_weights import (
     are_exact,
     khat,
@@ -20,7 +21,9 @@ from posterior_inpainting.inference.evaluation.verdict import Verdict, verdict
 from posterior_inpainting.inference.results.containers import group
 
 __all__ = [
+    "Fit",
     "Verdict",
+    "fit",
     "khat",
     "latent_ess",
     "latent_rhat",
@@ -52,7 +55,8 @@ def summary(idata) -> dict[str, float]:
     Markov draws: the largest R-hat and the smallest bulk and tail ESS over hidden pixels and latents,
     and the number of divergences. Guide draws: k-hat, or how far their weights are from equal where they are equal up
     to rounding. Particles: replicates or networks, and how many are in effect. An incomplete run: what ended it, as a
-    name with the value 1. Always: number of draws, seconds, gradients.
+    name with the value 1. Of a prior with images held back: the p-value of its fit to what is seen, ``fit p``. Always:
+    number of draws, seconds, gradients.
 
     Examples
     --------
@@ -72,6 +76,8 @@ def summary(idata) -> dict[str, float]:
         table |= _of_chains(idata)
     elif "log_weight" in group(idata, "sample_stats"):
         table |= _of_weights(idata)
+    if (found := fit(idata)) is not None:
+        table["fit p"] = found.p
     return table | {name: idata.attrs[name] for name in _ATTRS if name in idata.attrs}
 
 

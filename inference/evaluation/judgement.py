@@ -33,6 +33,9 @@ class Verdict:
         What ended the run early, ``""`` for a whole run.
     may_be_used
         Whether the draws are recommended as the posterior's, without reserve.
+    fit
+        What is to be said where the prior does not know what is seen, ``""`` otherwise: draws of its posterior may be
+        trusted as such, and yet be poor completions.
     """
 
     kind: str
@@ -40,12 +43,14 @@ class Verdict:
     advice: str
     ended: str = ""
     may_be_used: bool = False
+    fit: str = ""
 
     def __str__(self) -> str:
         """Return all of it in one line, which begins with ``trusted`` where the draws may be used."""
         incomplete = f" (incomplete run: {self.ended})" if self.ended else ""
         word = "trusted: " if self.may_be_used else ""
-        return f"{word}{self.kind}{incomplete}: {self.reason}. {self.advice}"
+        fit = f" {self.fit}" if self.fit else ""
+        return f"{word}{self.kind}{incomplete}: {self.reason}. {self.advice}{fit}"
 
 
 def target(attrs: Mapping[str, Any]) -> str:

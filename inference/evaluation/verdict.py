@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from posterior_inpainting.inference.evaluation.chains_judged import judge_chains
+from posterior_inpainting.inference.evaluation.fit_of_seen import fit, words_of_fit
 from posterior_inpainting.inference.evaluation.importance_weights import (
     are_exact,
     khat,
@@ -35,7 +36,7 @@ def verdict(idata) -> Verdict:
 
     Markov chains are judged by R-hat and ESS of the latents and of the completion's hidden pixels, particles by the
     agreement of their replicates, a guide's draws by their importance weights. Draws of a pseudo-posterior and of an
-    approximation are never recommended as a posterior's.
+    approximation are never recommended as a posterior's. Where the prior does not know what is seen, that is said, too.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def verdict(idata) -> Verdict:
     found = judges[kind](idata)
     if idata.attrs.get("biased", 0) and kind in ("markov", "particles", "independent"):
         found = _biased(idata.attrs, found)
-    return replace(found, ended=ending(idata.attrs))
+    return replace(found, ended=ending(idata.attrs), fit=words_of_fit(fit(idata)))
 
 
 def _biased(attrs: Mapping[str, Any], found: Verdict) -> Verdict:

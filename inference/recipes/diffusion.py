@@ -235,6 +235,7 @@ DIFFUSION_RECIPES: dict[str, DenoiserRecipe] = {
         epochs=105,
         batch_size=256,
         learning_rate=1.5e-3,
+        bits=8,
         limits="It knows 28 x 28 images of clothes only.",
     ),
     "photographs-diffusion": DenoiserRecipe(

@@ -20,11 +20,22 @@ __all__ = ["Data", "DatasetRecipe", "Description", "Recipe", "Written"]
 
 @dataclass(frozen=True)
 class Data:
-    """Images to train on, images to measure on, and the classes of the former where the recipe asks for them."""
+    """Images to train on and images to measure on.
+
+    Parameters
+    ----------
+    images, held_out
+        ``(n, channel, row, column)`` both.
+    labels
+        Classes of the former, where the recipe asks for them.
+    held_back
+        Images that were held back of those to train on; none where nothing was.
+    """
 
     images: Image
     held_out: Image
     labels: Tensor | None = None
+    held_back: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,9 @@ class Recipe(ABC):
     def fit(self, images: Image, progress: bool = True) -> Any:
         """Train on images ``(n, channel, row, column)``, and return what :meth:`parts` and :meth:`measure` need."""
 
+    def finish(self, fitted: Any, data: Data, progress: bool = True) -> None:  # noqa: B027 - most have nothing to add
+        """Add to what was fitted what needs images that it was not fitted to: nothing, unless a recipe says so."""
+
     @abstractmethod
     def parts(self, fitted: Any) -> Mapping[str, Any]:
         """Return what is saved: part -> network, or path -> tensor."""
@@ -146,4 +160,5 @@ class DatasetRecipe(Recipe):
     def data(self, root: str | Path | None = None) -> Data:
         """Load both splits of the data set, without what is held back of the first."""
         images, held_out = (datasets.load(self.dataset, split, root) for split in self.splits)
-        return Data(images[: len(images) - self.held_back], held_out)
+        kept = len(images) - self.held_back
+        return Data(images[:kept], held_out, held_back=images[kept:] if self.held_back else None)

@@ -54,6 +54,7 @@ def train_recipe(
     data = recipe.data(root)
     with checkpoints_in(None if checkpoints is None else Path(checkpoints) / name) as kept:
         fitted = recipe.fit(data.images.to(device), progress)
+        recipe.finish(fitted, data, progress)
     minutes = Minutes(
         (time.perf_counter() - wall + kept.wall) / 60,
         (time.process_time() - processor + kept.processor) / 60,
@@ -71,14 +72,14 @@ def check_device(name: str, recipe: Recipe, device: str) -> None:
     """Raise ``ValueError`` for a device that is not there, or that the recipe does not train on.
 
     >>> from posterior_inpainting.inference.recipes import RECIPES
-    >>> check_device("digits-vae-2d", RECIPES["digits-vae-2d"], "cuda")
+    >>> check_device("channels-generator", RECIPES["channels-generator"], "cuda")
     Traceback (most recent call last):
-    ValueError: 'digits-vae-2d' is trained on a processor; device='cuda' is for denoisers
+    ValueError: 'channels-generator' is trained on a processor; device='cuda' is for others
     """
     if device == "cpu":
         return
     if not recipe.follows_images:
-        raise ValueError(f"{name!r} is trained on a processor; device={device!r} is for denoisers")
+        raise ValueError(f"{name!r} is trained on a processor; device={device!r} is for others")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -16,6 +16,7 @@ from torch import nn
 from posterior_inpainting.inference.evaluation.bounds import bounds
 from posterior_inpainting.inference.recipes.model_card import figures_table, listed
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
+from posterior_inpainting.inference.training.domain_judge import learn_domain_judge
 from posterior_inpainting.inference.training.law_of_codes import fit_law_of_codes
 from posterior_inpainting.inference.training.loss import PyroLoss
 from posterior_inpainting.inference.training.train import train
@@ -100,11 +101,16 @@ class AutoencoderRecipe(DatasetRecipe):
         train(completion, completion.guide, images, masks=masks, schedule=schedule)
         return vae
 
+    def finish(self, fitted: VariationalAutoencoder, data: Data, progress: bool = True) -> None:
+        """Learn to tell whether an image is of the training images' domain, beside some that were held back."""
+        apart = data.held_out[:200] if data.held_back is None else data.held_back
+        fitted.decoder.domain = learn_domain_judge(data.images, apart, seed=self.seed, progress=progress)
+
     def parts(self, fitted: VariationalAutoencoder) -> dict[str, nn.Module]:
-        """Return decoder, encoder, and the law of the codes if there is one."""
+        """Return decoder and encoder, and the law of the codes and the judge of the domain if there are such."""
         found = {"decoder": fitted.decoder, "encoder": fitted.encoder}
-        law = fitted.decoder.law_of_codes
-        return found if law is None else found | {"prior": law}
+        more = {"prior": fitted.decoder.law_of_codes, "domain": fitted.decoder.domain}
+        return found | {name: part for name, part in more.items() if part is not None}
 
     def measure(self, fitted: VariationalAutoencoder, data: Data, written: Written) -> str:
         """Measure the saved weights, as a user will load them."""

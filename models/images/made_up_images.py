@@ -41,7 +41,9 @@ def made_up(images: Image, generator: Generator) -> Image:
     ((6, 1, 8, 8), True)
     """
     if images.dim() != 4 or min(images.shape[2:]) < 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (n, channel, 4 or more, 4 or more)")
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}; expected (n, channel, 4 or more, 4 or more)"
+        )
     draw = _Draw(images, generator)
     return torch.where(draw.uniform(0, 1) < _SHAPES, _shapes(draw), _altered(images, draw))
 
@@ -60,7 +62,9 @@ class _Draw:
 
     def number(self, low: int, high: int) -> int:
         """Draw a whole number for all images, both ends included."""
-        return int(self.images.new_empty(()).uniform_(low, high + 1, generator=self.generator).clamp(max=high))
+        return int(
+            self.images.new_empty(()).uniform_(low, high + 1, generator=self.generator).clamp(max=high)
+        )
 
     def field(self, points: int) -> Image:
         """Draw smooth fields, of mean 0 and standard deviation 1, through random values at ``points`` squared."""

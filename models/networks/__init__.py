@@ -8,6 +8,7 @@ from posterior_inpainting.models.networks.convolutional_encoder import Convoluti
 from posterior_inpainting.models.networks.decoder import Decoder
 from posterior_inpainting.models.networks.denoiser import Denoiser
 from posterior_inpainting.models.networks.discriminator import Discriminator
+from posterior_inpainting.models.networks.domain_judge import DomainJudge
 from posterior_inpainting.models.networks.experts import Experts
 from posterior_inpainting.models.networks.generator import ConvolutionalGenerator, Generator
 from posterior_inpainting.models.networks.hourglass import Hourglass, Layers
@@ -25,6 +26,7 @@ __all__ = [
     "Decoder",
     "Denoiser",
     "Discriminator",
+    "DomainJudge",
     "Experts",
     "GatedPixelCNN",
     "Generator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,10 +64,10 @@ class ConvolutionalDecoder(Decoder):
         self.channels, self.widths = tuple(channels), tuple(widths)
         self.floor, self.likelihood, self.scale_factor = floor, likelihood, scale_factor
         self.maps = Upsampling(latent, image_shape, channels, widths, outputs=2 * image_shape[0])
-        bias = self.maps.convolutions[-1].bias
+        last: Any = self.maps.convolutions[-1]
         with torch.no_grad():
             # A tenth of the grey scale is what a decoder begins by being unsure of.
-            bias[image_shape[0] :] = -2.25
+            last.bias[image_shape[0] :] = -2.25
 
     def configuration(self) -> dict:
         """Return the arguments that make this decoder again, as they are stored beside its weights."""

@@ -39,6 +39,8 @@ class Decoder(nn.Module):
         ``None`` where there is none.
     law_of_codes
         ``CodeMixture`` of the codes of the images that it was trained on; ``None`` for standard normal ones.
+    domain
+        ``DomainJudge`` of the images that it was trained on, for ``diagnostics.fit``; ``None`` where there is none.
     likelihood
         Name in ``models.likelihoods`` of the law of pixels that it was trained with.
 
@@ -65,6 +67,7 @@ class Decoder(nn.Module):
         # Not on the class, where it would hide the module of that name that is set later.
         self.encoder: nn.Module | None = None
         self.law_of_codes: nn.Module | None = None
+        self.domain: nn.Module | None = None
         self.likelihood = "normal"
 
     def forward(self, z: Code) -> Image:

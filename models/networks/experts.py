@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from posterior_inpainting.models.networks.scale_mixture import drawn_precisions, log_scale_mixture
-from posterior_inpainting.models.shapes import Image
+from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Experts"]
 
@@ -128,18 +128,43 @@ class Experts(nn.Module):
         seen = F.unfold(blurred, self.side, dilation=2**level).transpose(1, 2).reshape(-1, self.side**2)
         return (seen - seen.mean(1, keepdim=True)).reshape(-1, self.channels * self.side**2)
 
-    def log_density(self, images: Image) -> Tensor:
-        """Return the log density of images ``(n, channel, row, column)``, but for a constant, ``(n,)``."""
-        ridge = -0.5 * self.ridge * (images - self.centre).square().sum((-3, -2, -1))
-        return ridge + self.log_experts(images)
+    def places_seen(self, masks: Mask) -> list[Tensor]:
+        """Return of each level where filters see nothing that is missing, ``(n, 1, row, column)``.
 
-    def log_experts(self, images: Image) -> Tensor:
+        >>> masks = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+        >>> masks[..., 0, 0] = False
+        >>> [int((~seen).sum()) for seen in Experts(1, side=3, levels=2).places_seen(masks)]
+        [1, 1]
+        """
+        missing = (~masks).any(1, keepdim=True).to(self.filters)
+        return [
+            F.max_pool2d(F.max_pool2d(missing, 2**level, 1), self.side, 1, dilation=2**level) == 0
+            for level in range(self.levels)
+        ]
+
+    def log_density(self, images: Image, masks: Mask | None = None) -> Tensor:
+        """Return the log density of images ``(n, channel, row, column)``, but for a constant, ``(n,)``.
+
+        With masks, that of what is seen as if there were nothing else, as of a patch there is.
+        """
+        squares = (images - self.centre).square()
+        squares = squares if masks is None else torch.where(masks, squares, 0.0)
+        return -0.5 * self.ridge * squares.sum((-3, -2, -1)) + self.log_experts(images, masks)
+
+    def log_experts(self, images: Image, masks: Mask | None = None) -> Tensor:
         """Return the same without the ridge."""
+        return self.log_of_levels(images, masks).sum(0)
+
+    def log_of_levels(self, images: Image, masks: Mask | None = None) -> Tensor:
+        """Return the sums of what the filters of each level say, where they see nothing missing, ``(level, n)``."""
         each = [
-            log_scale_mixture(responses, weights).sum((-3, -2, -1))
+            log_scale_mixture(responses, weights)
             for responses, weights in zip(self.responses(images), self._log_weights(), strict=True)
         ]
-        return torch.stack(each).sum(0)
+        if masks is not None:
+            seen = self.places_seen(masks)
+            each = [torch.where(where, one, 0.0) for where, one in zip(seen, each, strict=True)]
+        return torch.stack([one.sum((-3, -2, -1)) for one in each])
 
     @torch.no_grad()
     def mean_precisions(self, like: Image) -> list[Tensor]:

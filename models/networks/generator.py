@@ -27,7 +27,8 @@ class FixedNoise(Decoder):
     pixel_scale: Tensor
 
     def _begin_with(self, noise: float | Image) -> None:
-        self.register_buffer("pixel_scale", torch.empty(self.image_shape))
+        weight = next(self.parameters())
+        self.register_buffer("pixel_scale", weight.new_empty(self.image_shape))
         self.set_noise(noise)
 
     def set_noise(self, scale: float | Image) -> None:

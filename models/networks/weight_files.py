@@ -1,24 +1,34 @@
 """Tensors on disk: safetensors in half precision, or in 8 bits where half is more than is known, with digests beside.
 
 A weight in 8 bits is a whole number from -127 to 127 of steps, of which every row of a matrix, and every filter of a
-convolution, has its own: what has one dimension stays in half precision. Standard deviations of weights are kept as
-logarithms in 8 bits, evenly between the least and the largest of a tensor: they run over two or three orders of
-magnitude, so that none is off by more than one part in a hundred.
+convolution, has its own: what has one dimension stays in half precision, and so does what is small, where
+much may depend on it and little is saved. Standard deviations of weights are kept as logarithms in 8 bits, evenly
+between the least and the largest of a tensor: they run over two or three orders of magnitude, so that none is off by
+more than one part in a hundred.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["DIGESTS", "read_digests", "read_tensors", "write_tensors"]
+__all__ = [
+    "DIGESTS",
+    "read_digests",
+    "read_file",
+    "read_tensors",
+    "write_durably",
+    "write_file",
+    "write_tensors",
+]
 
 DIGESTS = "SHA256SUMS"
 
@@ -31,6 +41,31 @@ def write_tensors(
     bits: int = 16,
 ) -> None:
     """Write tensors and their digest's line, in the folder's list.
+
+    Parameters
+    ----------
+    path, tensors, description, logarithmic, bits
+        As for :func:`write_file`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`write_file`.
+    """
+    digests = read_digests(path.parent) if (path.parent / DIGESTS).is_file() else {}
+    digests[path.name] = write_file(path, tensors, description, logarithmic, bits)
+    lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
+    (path.parent / DIGESTS).write_text("".join(lines))
+
+
+def write_file(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    description: dict[str, str],
+    logarithmic: bool = False,
+    bits: int = 16,
+) -> str:
+    """Write tensors, and return the SHA-256 of their file.
 
     Parameters
     ----------
@@ -49,10 +84,15 @@ def write_tensors(
     ------
     ValueError
         For values that are not positive where logarithms are kept, or another number of bits.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     digest = write_file(Path(folder) / "a.safetensors", {"a": torch.ones(2)}, {"of": "two"})
+    ...     read_file(Path(folder) / "a.safetensors", digest)
+    ({'a': tensor([1., 1.])}, {'of': 'two'})
     """
     if bits not in (8, 16):
         raise ValueError(f"bits={bits}; expected 8 or 16")
-    digests = read_digests(path.parent) if (path.parent / DIGESTS).is_file() else {}
     if logarithmic:
         stored, ranges = {}, {}
         for name, value in tensors.items():
@@ -62,13 +102,28 @@ def write_tensors(
         stored = {}
         for name, value in tensors.items():
             stored |= (
-                _in_steps(name, value.detach()) if bits == 8 and value.dim() > 1 else {name: _half(value)}
+                _in_steps(name, value.detach())
+                if bits == 8 and value.dim() > 1 and value.numel() >= _LARGE
+                else {name: _half(value)}
             )
-    save_file(stored, path, metadata=description)
-    path.chmod(0o644)  # safetensors writes for the owner only; a wheel would keep that
-    digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    lines = [f"{digest}  {file}\n" for file, digest in sorted(digests.items())]
-    (path.parent / DIGESTS).write_text("".join(lines))
+    content = save(stored, metadata=description)
+    write_durably(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns; ``OSError`` where it has no room, in Python's own words.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_durably(Path(folder) / "a", b"abc")
+    ...     (Path(folder) / "a").read_bytes()
+    b'abc'
+    """
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_tensors(path: Path, digests: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,9 +141,14 @@ def read_tensors(path: Path, digests: Mapping[str, str]) -> tuple[dict[str, Tens
     ...     read_tensors(path, read_digests(path.parent))[0]["a"]
     tensor([0.0010, 0.0099, 0.1000])
     """
+    return read_file(path, digests.get(path.name))
+
+
+def read_file(path: Path, expected: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the same of a file whose SHA-256 is known; ``None`` for one that stands in no list, which is refused."""
     if not path.is_file():
         raise ValueError(f"{path} is missing")
-    found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), digests.get(path.name)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise ValueError(
             f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., "
@@ -117,6 +177,10 @@ def read_digests(folder: Path) -> dict[str, str]:
     pairs = (line.split() for line in path.read_text().splitlines())
     return {file: digest for digest, file in pairs}
 
+
+#: Numbers of a tensor from which on they are kept in 8 bits: the variances that a denoiser claims, off by up to a sixth
+#: where its small last layer is in 8 bits too, are as they were.
+_LARGE = 40_000
 
 #: What follows a tensor's name in that of its rows' steps.
 _STEP = ".step"

@@ -19,7 +19,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("catalogue",),
-    ("comparison", "recipes"),
+    ("comparison", "learning", "recipes"),
     ("cli",),
 )
 LEVELS = {name: level for level, names in enumerate(ORDER) for name in names}

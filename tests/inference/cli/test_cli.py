@@ -9,6 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
+from own_priors import written
 from PIL import Image as Pillow
 
 from posterior_inpainting.inference import catalogue, cli, load
@@ -16,7 +17,7 @@ from posterior_inpainting.inference.cli.pixels import image_named
 from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.inference.streams import Streams
-from posterior_inpainting.models import datasets, observations, pretrained
+from posterior_inpainting.models import LinearGaussian, datasets, observations, pretrained
 
 DIGIT = "sample:digits/3"
 FAST = ("--model", "digits-vae-2d", "--method", "amortised", "--draws", "20", "--chains", "2")
@@ -299,6 +300,19 @@ def idx_of_garbage(monkeypatch, folder):
     (folder / "idx" / "train-images-idx3-ubyte").write_bytes(b"<html>no such page</html>")
 
 
+def own_prior(file=None, old=b"", new=b""):
+    """A prior in the folder ``mine``, of which one file was changed."""
+
+    def prepare(monkeypatch, folder):
+        written(folder / "mine")
+        if file is not None:
+            content = (folder / "mine" / file).read_bytes()
+            assert old in content
+            (folder / "mine" / file).write_bytes(content.replace(old, new))
+
+    return prepare
+
+
 def no_network(monkeypatch, folder):
     def fetch(*args, **kwargs):
         raise OSError("Name or service not known\nat all")
@@ -313,6 +327,7 @@ def nothing(monkeypatch, folder):
 HALF = np.where(np.arange(8)[:, None] < 4, 0.5, np.nan) * np.ones((8, 8))
 SEEN = ("--mask", "half:bottom")
 PHOTOGRAPH = ("--model", "photographs-diffusion")
+OWN = ("--model", "./mine")
 SMALL = np.zeros((12, 20, 3), np.uint8)
 TRAIN = ("train", "fashion-mnist-vae", "--root", "idx")
 BAD = {
@@ -340,6 +355,18 @@ BAD = {
     "truncated weights": (weights(lambda data: data[:1000]), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
     "empty weights": (weights(lambda data: b""), (DIGIT, *SEEN, *FAST), "damaged or was changed"),
     "model": (nothing, (DIGIT, *SEEN, "--model", "dcgan"), "unknown model 'dcgan'; there are linear-gaussian"),
+    "no folder of a prior": (
+        nothing, (DIGIT, *SEEN, "--model", "./mine"), "mine is no prior: there is no such folder",
+    ),
+    "folder of no prior": (idx_of_garbage, (DIGIT, *SEEN, "--model", "idx"), "idx is no prior: it has no config.json"),
+    "prior from the future": (
+        own_prior("config.json", b'"format": 1', b'"format": 2'), (DIGIT, *SEEN, *OWN),
+        "written by a later version (0.1.0, format 2); expected format <= 1: update",
+    ),
+    "damaged prior": (own_prior("model.safetensors", b"encoder", b"Encoder"), (DIGIT, *SEEN, *OWN), "was changed"),
+    "no hole at the prior's size": (
+        own_prior(), ("sample:fashion-mnist/0", "--mask", "box:3,3,1,1", *OWN), "no hole is as large as a pixel at 8 x",
+    ),
     "prior for a model": (
         nothing, (DIGIT, *SEEN, "--model", "fashion-mnist-vae"), "the models of it are vae-amortised, vae",
     ),
@@ -517,6 +544,90 @@ def test_train_writes_the_card(monkeypatch, run):
     code, out, _ = run("train", "digits-vae-2d", "--out", "here", "--checkpoints", "there")
     assert (code, out) == (0, "# card\n")
     assert [tuple(map(str, given)) for given in asked] == [("digits-vae-2d", "here", "None", "there")]
+
+
+class TestOwnPriors:
+    """``--model ./mine`` wherever a name goes."""
+
+    @pytest.fixture
+    def mine(self, tmp_path, digits):
+        """Principal components of digits, whose posterior is exact."""
+        return written(tmp_path / "mine", "linear", {"linear": LinearGaussian.fit(digits, latent=20)})
+
+    def test_an_image_of_the_priors_size(self, run, mine, tmp_path):
+        code, out, _ = run("complete", DIGIT, *SEEN, *OWN, "--draws", "40", "--out", "out")
+        assert code == 0
+        assert out.startswith(
+            "50.0% of the image is hidden\n./mine: LinearGaussian by Exact: independent draws"
+        )
+        assert {file.name for file in (tmp_path / "out").iterdir()} == FILES | DRAWN
+
+    def test_an_image_of_another_size_and_in_colour(self, run, mine, tmp_path):
+        """Completed at the prior's size, in grey; pictures are as large as the image, seen pixels to the bit."""
+        pixels = RANDOM.integers(0, 256, (40, 60, 4), dtype=np.uint8)
+        pixels[..., 3] = 255
+        pixels[20:, :30, 3] = 0
+        Pillow.fromarray(pixels).save(tmp_path / "a.png")
+        code, out, _ = run("complete", "a.png", *OWN, "--draws", "40", "--out", "out")
+        assert code == 0
+        assert out.splitlines()[:2] == [
+            "the image is 40 x 60 in colour; completed at 8 x 8 in grey, as are all figures, and pictures enlarged",
+            "25.0% of the image is hidden",
+        ]
+        seen = pixels[..., 3] > 0
+        for name in ("mean.png", "draw-01.png", "draw-08.png", "sd.png"):
+            with Pillow.open(tmp_path / "out" / name) as picture:
+                found = np.asarray(picture)
+            assert found.shape == ((40, 60) if name == "sd.png" else (40, 60, 3))
+            assert (found[seen] == (0 if name == "sd.png" else pixels[seen][:, :3])).all()
+            assert name == "sd.png" or np.ptp(found[~seen].astype(int), -1).max() == 0
+            assert found[~seen].std() > 1
+        posterior = load(tmp_path / "out/posterior.nc")
+        assert completed_images(posterior).shape == (1, 40, 1, 8, 8)
+
+    def test_a_flat_image_comes_back_flat(self, run, tmp_path):
+        """Of a prior that knows nothing but one grey, whatever the sizes: nothing is shifted or darkened."""
+        model = LinearGaussian(1e-3 * torch.ones(64, 1), torch.full((1, 8, 8), 0.4), 1e-3)
+        written(tmp_path / "mine", "linear", {"linear": model})
+        np.save(tmp_path / "a.npy", np.full((13, 21), 0.4))
+        run("complete", "a.npy", "--mask", "half:right", *OWN, "--draws", "4", "--out", "out")
+        with Pillow.open(tmp_path / "out/mean.png") as picture:
+            found = np.asarray(picture)
+        assert found.shape == (13, 21)
+        assert abs(found.astype(int) - 102).max() <= 1
+
+    def test_the_truth_is_brought_along(self, run, mine, tmp_path):
+        """Two pixels for each of the prior's are the same image, and the same score, as one for each."""
+        image = datasets.load("digits")[3, 0].numpy()
+        found = []
+        for times in (1, 2):
+            np.save(tmp_path / "a.npy", image.repeat(times, 0).repeat(times, 1))
+            words = ("a.npy", *SEEN, "--truth", "a.npy", *OWN, "--draws", "40")
+            code, out, _ = run("complete", *words, "--out", f"out{times}")
+            assert code == 0
+            assert out.startswith("the image is 16 x 16; completed at 8 x 8, ") == (times == 2)
+            found.append(table(tmp_path / f"out{times}"))
+        assert found[0]["CRPS"] == pytest.approx(found[1]["CRPS"], rel=1e-6)
+
+    def test_score_calibrate_and_compare(self, run, mine, tmp_path):
+        for words, message in (
+            (("score", "--dataset", "digits", "--images", "0-1", "--draws", "40"), "./mine by Exact"),
+            (("calibrate", "--datasets", "20", "--draws", "20"), "LinearGaussian by Exact: 20 data sets"),
+        ):
+            code, out, error = run(*words, *OWN, "--out", "out")
+            assert (code, error) == (0, "")
+            assert out.startswith(message)
+        compare = ("compare", "--dataset", "digits", "--images", "0", "--mask", "half:bottom", "--jobs", "1")
+        code, out, _ = run(*compare, "--approach", "./mine", "--approach", "digits-linear", "--out", "out")
+        assert code == 0
+        assert {"./mine", "digits-linear"} <= set(out.split())
+
+    def test_its_card(self, run, mine):
+        assert run("card", "./mine") == (0, "# Mine\n\nOf noise.\n", "")
+        assert run("card", "digits-vae-2d")[1].startswith("# digits-vae-2d\n")
+        code, _, error = run("card", "nothing")
+        assert (code, error.count("\n")) == (2, 1)
+        assert "unknown prior 'nothing'; there are channels-generator, " in error
 
 
 def test_samples():

@@ -45,7 +45,7 @@ def test_card_from_fixed_numbers():
 @pytest.mark.parametrize(
     ("name", "device", "words"),
     [
-        ("digits-vae-2d", "cuda", "is for denoisers"),
+        ("channels-generator", "cuda", "is for others"),
         ("fashion-mnist-diffusion", "nowhere", "cannot be used: "),
     ],
 )
