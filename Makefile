@@ -66,7 +66,7 @@ bench-posteriordb: $(VENV)/installed-bench  ## hold the default call to posterio
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
 	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \
-			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors expert_field trials_of_damage; do \
+			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors expert_field fit_of_seen learning trials_of_damage; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 
 bench-photographs: $(VENV)/installed  ## measure the priors of photographs on eight of them behind four masks

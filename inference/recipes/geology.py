@@ -14,7 +14,6 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from posterior_inpainting.inference.evaluation.bounds import bounds
-from posterior_inpainting.inference.recipes.generators import AdversarialRecipe, FittedGenerator
 from posterior_inpainting.inference.recipes.model_card import figures_table, listed, table
 from posterior_inpainting.inference.recipes.recipe import Data, Description, Recipe, Written
 from posterior_inpainting.inference.training.law_of_codes import fit_law_of_codes
@@ -182,45 +181,6 @@ _LIMITS = """\
 A fully connected decoder of this size draws blurred channels where it is unsure, and some that break off. Its noise
 says how unsure: a hidden pixel is one of two rocks, which a Gaussian law around f(z) describes only roughly.
 `tests/benchmarks/geology.md` says what that does to coverage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelsRecipe(AdversarialRecipe):
-    """Everything that determines the adversarial generator of channels, as published (Dupont et al. 2018).
-
-    Parameters
-    ----------
-    simulator
-        The law of the images.
-    images, shape
-        How many to simulate, and their ``(channel, row, column)``; each is trained on with its three mirror images,
-        which are as likely.
-    """
-
-    leave_out: ClassVar[tuple[str, ...]] = ("simulator",)
-
-    simulator: MeanderingChannels = MeanderingChannels()  # noqa: RUF009 - frozen
-    images: int = 20_000
-    shape: ImageShape = (1, 64, 64)
-    latent: int = 48
-    channels: tuple[int, ...] = (128, 64, 32)
-    discriminator_channels: tuple[int, ...] = (32, 64, 128, 256)
-    encoder_channels: tuple[int, ...] = (8, 16, 32)
-
-    def data(self, root: str | Path | None = None) -> Data:
-        """Simulate the images; no folder is read."""
-        seeds = (self.streams.number(name) for name in ("images", "held-out images"))
-        return Data(
-            *(
-                self.simulator.simulate(n, self.shape, s)
-                for n, s in zip((self.images, 1000), seeds, strict=True)
-            )
-        )
-
-    def fit(self, images: Image, progress: bool = True) -> FittedGenerator:
-        """Train on the images and their mirror images."""
-        mirrored = torch.cat([images, images.flip(-1), images.flip(-2), images.flip(-1, -2)])
-        return super().fit(mirrored, progress)
 
 
 GEOLOGY_RECIPES: dict[str, GeologyRecipe] = {"channels-generator": GeologyRecipe()}
