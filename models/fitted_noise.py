@@ -235,7 +235,7 @@ def _climbed(model: Any, images: Image, seen: Mask, start: Tensor, search: Proje
             schedule.step()
     with torch.no_grad():
         z, height = log_joint()
-    return z[torch.arange(len(z), device=z.device), height.argmax(1)]
+    return z.detach()[torch.arange(len(z), device=z.device), height.argmax(1)]
 
 
 def _square_residuals(decoder: Any, images: Image, seen: Mask, codes: Code) -> tuple[Image, Tensor]:

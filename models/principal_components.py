@@ -141,7 +141,9 @@ def _begun(start: tuple | None, means: Tensor, latent: int, variance: float) -> 
     given, mean, noise = (means.new_zeros(pixels, 0), means, None) if start is None else start
     noise2 = variance / 2 if noise is None else float(noise) ** 2
     generator = torch.Generator().manual_seed(latent)
-    added = torch.randn(pixels, latent - given.shape[1], generator=generator, dtype=torch.double)
+    added = torch.randn(
+        pixels, latent - given.shape[1], generator=generator, dtype=torch.double, device="cpu"
+    )
     return torch.cat([given.double(), (noise2 / 4) ** 0.5 * added.to(means.device)], 1), mean.double(), noise2
 
 

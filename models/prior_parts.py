@@ -34,7 +34,7 @@ def tensors_of(parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     found = {}
     for part, module in parts.items():
         # A decoder may carry its encoder and the law of its codes, which are parts of their own.
-        carried = ("encoder.", "law_of_codes.") if part == "decoder" else ()
+        carried = ("encoder.", "law_of_codes.", "domain.") if part == "decoder" else ()
         for name, value in module.state_dict().items():
             if not name.startswith(carried):
                 if not value.half().isfinite().all():

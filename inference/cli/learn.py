@@ -31,6 +31,12 @@ def learn(
         float | None, typer.Option(help="Minutes of training at most; until it gets no better if not given.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="Keep no image in the folder; nor is then told what it does not know."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed: the same one gives the same prior.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
@@ -61,6 +67,7 @@ def learn(
         out=out,
         minutes=minutes,
         device=device,
+        private=private,
         seed=seed,
         progress=not quiet,
     )

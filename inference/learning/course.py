@@ -25,9 +25,9 @@ from posterior_inpainting.inference.training.moving_average import MovingAverage
 
 __all__ = ["Course", "Record"]
 
-#: Validations without a better score before steps shrink, how often they do, and to what part.
-_PATIENCE, _SHRINKAGES, _PART = 6, 2, 1 / 3
-#: Part of a bounded time in which step sizes fall to nothing, and part of the time that validation may take.
+#: How often steps shrink, and to what part.
+_SHRINKAGES, _PART = 2, 1 / 3
+#: Part of a bounded time in which step sizes fall to nothing, and part of the work that validation may be.
 _FALLING, _VALIDATING = 0.4, 0.1
 #: Epochs after which a phase ends in any case, and seconds between two checkpoints at least.
 _EPOCHS, _SECONDS = 2000, 20.0
@@ -87,7 +87,9 @@ class Course:
     def _walk(self, index: int, phase: Phase, state: dict[str, Any] | None, before: list) -> None:
         """Run one phase from its checkpoint, if there is one, to its end."""
         walk = _Walk(phase, self.count, self._limit(index))
-        if state is not None:
+        if state is None:
+            walk.validate()  # what it begins with may be the best that there will be
+        else:
             walk.restore(state)
         self.records.append(walk.record)
         told = f"learning: {phase.name}"
@@ -144,7 +146,8 @@ class _Walk:
         self.average = MovingAverage(self.parameters, phase.averaging)
         self.best, self.best_values = -math.inf, [one.detach().clone() for one in self.parameters]
         self.waited = self.shrinkages = self.epochs = 0
-        self.since_validation, self.validation = 0.0, 0.0
+        # By work and not by the clock, so that the same seed gives the same weights; a step goes back as well as forth.
+        self.every = max(1, math.ceil(phase.validation / (3 * count * _VALIDATING)))
         self.ended = limit <= 0
 
     def epoch(self, bar: Any) -> None:
@@ -157,13 +160,11 @@ class _Walk:
                 break
             self._step(which, self._rate(now))
             bar.update()
-        spent = time.monotonic() - begun
-        self.record.seconds += spent
-        self.since_validation += spent
+        self.record.seconds += time.monotonic() - begun
         self.epochs += 1
         over = self.record.seconds >= self.limit or self.epochs >= _EPOCHS
-        if over or self.since_validation * _VALIDATING >= self.validation:
-            self._validate(over)
+        if over or self.epochs % self.every == 0:
+            self.validate(over)
             bar.set_postfix(validation=f"{self.record.scores[-1]:.4g}")
         self.ended = self.ended or over
 
@@ -183,7 +184,7 @@ class _Walk:
         left = 1.0 if math.isinf(self.limit) else (1 - now / self.limit) / _FALLING
         return self.phase.learning_rate * _PART**self.shrinkages * min(1.0, max(left, 1e-3))
 
-    def _validate(self, last: bool) -> None:
+    def validate(self, last: bool = False) -> None:
         """Score the averaged weights, and decide whether to shrink steps or to end."""
         begun = time.monotonic()
         moving = [one.detach().clone() for one in self.parameters]
@@ -203,9 +204,8 @@ class _Walk:
             for one, value in zip(self.parameters, moving, strict=True):
                 one.copy_(value)
         self.record.scores.append(score)
-        self.validation, self.since_validation = time.monotonic() - begun, 0.0
-        self.record.seconds += self.validation
-        if self.waited >= _PATIENCE and not last:
+        self.record.seconds += time.monotonic() - begun
+        if self.waited >= self.phase.patience and not last:
             self.waited, self.shrinkages = 0, self.shrinkages + 1
             self.ended = self.shrinkages > _SHRINKAGES
 
@@ -224,7 +224,6 @@ class _Walk:
             "best": self.best,
             "best_values": self.best_values,
             "counts": [self.waited, self.shrinkages, self.epochs],
-            "validation": [self.since_validation, self.validation],
             "record": vars(self.record),
             "ended": self.ended,
             "generators": global_state(),
@@ -242,7 +241,6 @@ class _Walk:
         self.average.restore(average | {"values": [value.to(device) for value in average["values"]]})
         self.best, self.best_values = state["best"], [value.to(device) for value in state["best_values"]]
         self.waited, self.shrinkages, self.epochs = state["counts"]
-        self.since_validation, self.validation = state["validation"]
         self.record = Record(**state["record"])
         self.ended = bool(state["ended"])
         set_global_state(state["generators"])

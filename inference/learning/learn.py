@@ -9,11 +9,17 @@ from typing import Any
 
 import torch
 
+from posterior_inpainting.inference.learning.adversarial import AdversarialLearner
 from posterior_inpainting.inference.learning.autoencoder import AutoencoderLearner
+from posterior_inpainting.inference.learning.autoregressive import AutoregressiveLearner
 from posterior_inpainting.inference.learning.course import Course, Record
+from posterior_inpainting.inference.learning.denoising import DenoisingLearner
+from posterior_inpainting.inference.learning.experts import ExpertsLearner
 from posterior_inpainting.inference.learning.learner import Learner
 from posterior_inpainting.inference.learning.lessons import Lessons
+from posterior_inpainting.inference.learning.linear import LinearLearner
 from posterior_inpainting.inference.learning.measured import card, figures_of, picture_of_samples
+from posterior_inpainting.inference.learning.pluralistic import PluralisticLearner
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.images.collection import Collection, collected, read_collection
 from posterior_inpainting.models.prior_folders import write_prior
@@ -24,6 +30,12 @@ __all__ = ["KINDS", "Learnt", "learn"]
 #: Kind -> its learner.
 KINDS: dict[str, Callable[..., Learner]] = {
     "vae": AutoencoderLearner,
+    "linear": LinearLearner,
+    "diffusion": DenoisingLearner,
+    "experts": ExpertsLearner,
+    "pixels": AutoregressiveLearner,
+    "gan": AdversarialLearner,
+    "pluralistic": PluralisticLearner,
 }
 
 
@@ -60,6 +72,7 @@ def learn(
     channels: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
+    private: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Learnt:
@@ -86,6 +99,9 @@ def learn(
         That the training may take, measuring apart; ``None`` for no bound.
     device
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the fastest that is there.
+    private
+        Whether to keep no image in the folder. Otherwise the validation images are, by which a prior of codes tells
+        whether it knows an image (``diagnostics.fit``), and 32 test images stand in ``samples.png``.
     seed
         The same one gives the same prior, where time does not bound the training.
     progress
@@ -127,7 +143,9 @@ def learn(
         }
         course = Course(learner.phases(), len(lessons.train), signature, checkpoint, minutes, progress)
         records = course.run()
-    figures = figures_of(learner, records, streams, progress)
+    if not private:
+        learner.know_the_domain(sum(record.steps for record in records), progress)
+    figures = figures_of(learner, streams, progress)
     done = {"size": None, "patches": None, "channels": collection.images.shape[1]} | collection.preprocessing
     data = {
         "digest": collection.digest,
@@ -137,14 +155,17 @@ def learn(
         "test": len(lessons.test),
         "skipped": len(collection.skipped),
         "holes": lessons.has_holes,
+        "private": private,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    picture_of_samples(learner, streams, folder / "samples.png")
+    picture_of_samples(learner, streams, folder / "samples.png", beside=not private)
     told = {"size": done["size"] and done["size"][0], "patches": done["patches"], "minutes": minutes}
     command = " ".join(
         ["posterior-inpainting learn IMAGES --out FOLDER --kind", kind]
         + [f"--{name} {value}" for name, value in told.items() if value is not None]
     )
+    if not lessons.are_patches:  # a prior of whole images is one of images of their size
+        done["size"] = list(lessons.shape[1:])
     write_prior(
         folder,
         kind=kind,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from posterior_inpainting.inference.contract import Method
@@ -37,6 +38,8 @@ class Learner(ABC):
     kind: ClassVar[str]
     #: What it is, in a sentence, for the card.
     about: ClassVar[str]
+    #: Test images that are completed behind each mask to measure it, at most.
+    test_images: int = 30
 
     def __init__(self, lessons: Lessons, streams: Streams):
         self.lessons, self.streams = lessons, streams
@@ -45,6 +48,17 @@ class Learner(ABC):
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
         """Return the phases of the training; none where it is in closed form."""
+
+    def know_the_domain(self, steps: int, progress: bool) -> None:  # noqa: B027 - some kinds have no use for it
+        """Learn to tell images of the domain from others, once the phases have run, where posteriors can be told so.
+
+        Parameters
+        ----------
+        steps
+            That the phases took: a quick trial is no place for a thorough judge.
+        progress
+            Whether to show a bar.
+        """
 
     @abstractmethod
     def parts(self) -> Mapping[str, Any]:
@@ -72,6 +86,10 @@ class Learner(ABC):
     def sample(self, model: ImageModel) -> Image:
         """Return one image of the prior, without the noise of pixels where it knows of one."""
         return pyro.poutine.trace(model).get_trace().nodes["completion"]["value"]
+
+    def samples(self, model: ImageModel, count: int) -> Image:
+        """Return so many images of the prior, ``(count, channel, row, column)``: one after another."""
+        return torch.stack([self.sample(model) for _ in range(count)])
 
     def architecture(self) -> dict[str, Any]:
         """Return what determines the networks, for the checkpoint's signature and the card."""

@@ -16,7 +16,7 @@ from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 __all__ = ["Lessons", "Part"]
 
 #: Images that a validation reads at most, and random masks that there are at most.
-_VALIDATED, _BANK = 500, 10_000
+_VALIDATED, _BANK = 300, 10_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Lessons:
         The validation images that are scored, with further pixels hidden.
     bank
         Masks ``(count, channel, row, column)`` to hide pixels of training images behind.
+    are_patches
+        Whether the images are cut out of larger ones, so that a prior of them is one of images of any size.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Lessons:
     test: Part
     further: Part
     bank: Mask
+    are_patches: bool = False
 
     @classmethod
     def of(cls, collection: Collection, streams: Streams, device: torch.device | str) -> Lessons:
@@ -98,6 +101,7 @@ class Lessons:
             test,
             validation.behind(hiding).to(device),
             bank.to(device),
+            bool(collection.preprocessing.get("patches")),
         )
 
     @property

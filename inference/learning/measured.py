@@ -18,13 +18,14 @@ from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.verbs import infer
 from posterior_inpainting.models import observations
+from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import ImageShape, Mask
 
-__all__ = ["card", "figures_of", "masks_for"]
+__all__ = ["card", "figures_of", "masks_for", "picture_of_samples"]
 
-#: Test images that are completed behind each mask.
-_IMAGES = 30
+#: What is told of each mask.
+_FIGURES = ("CRPS", "90 % coverage", "PSNR of the mean")
 
 
 def masks_for(shape: ImageShape, seed: int) -> dict[str, Mask]:
@@ -41,65 +42,51 @@ def masks_for(shape: ImageShape, seed: int) -> dict[str, Mask]:
     }
 
 
-def figures_of(
-    learner: Learner, records: Sequence[Record], streams: Streams, progress: bool
-) -> dict[str, float]:
+def figures_of(learner: Learner, streams: Streams, progress: bool) -> dict[str, float]:
     """Complete test images behind three masks, and return scores of what was hidden and is known.
 
     Parameters
     ----------
     learner
         With its phases done.
-    records
-        What they did.
     streams
         Of random numbers.
     progress
         Whether to show a bar.
     """
-    test = learner.lessons.test.of(slice(_IMAGES))
+    test = learner.lessons.test.of(slice(learner.test_images))
+    figures = {"validation score": learner.score(), "test images": float(len(test))}  # on its device
     model = learner.model().cpu()
-    method, draws = learner.measured_by()
-    figures: dict[str, float] = {"test images": len(test)}
     masks = masks_for(learner.lessons.shape, streams.number("test masks"))
-    with progress_bar(
-        total=len(masks) * len(test), desc="measuring", unit="image", disable=not progress
-    ) as bar:
+    count = len(masks) * len(test)
+    with progress_bar(total=count, desc="measuring", unit="image", disable=not progress) as bar:
         for name, mask in masks.items():
             rows = []
             for index, (image, seen) in enumerate(zip(test.images, test.seen(), strict=True)):
-                shown, scored = seen & mask, (seen & ~mask).numpy()
-                bar.update()
-                if not bool(shown.any()) or not scored.any():
-                    continue
-                posterior = infer(
-                    model,
-                    Observation(image, shown),
-                    method,
-                    draws=draws,
-                    chains=1,
-                    seed=streams.number("test", index),
-                    progress=False,
-                )
-                drawn = group(posterior, "posterior_predictive")["image"].to_numpy()
-                drawn = drawn.reshape(-1, *scored.shape)[:, scored].clip(0, 1)
-                truth = image.numpy()[scored]
-                inside = scores.coverage(drawn, truth, 0.9)
-                rows.append(
-                    (
-                        scores.crps(drawn, truth).mean(),
-                        inside.mean(),
-                        scores.psnr(drawn.mean(0), truth),
+                hidden = seen & ~mask
+                if bool((seen & mask).any()) and bool(hidden.any()):
+                    drawn = _drawn(
+                        learner, model, Observation(image, seen & mask), streams.number("test", index)
                     )
-                )
+                    rows.append(_scores(drawn[:, hidden.numpy()], image.numpy()[hidden.numpy()]))
+                bar.update()
             if rows:
-                crps, coverage, psnr = np.mean(rows, 0)
-                figures |= {
-                    f"CRPS, {name}": float(crps),
-                    f"90 % coverage, {name}": float(coverage),
-                    f"PSNR of the mean, {name}": float(psnr),
-                }
-    return {"validation score": learner.score() if not records else records[-1].scores[-1]} | figures
+                means = dict(zip(_FIGURES, np.mean(rows, 0).tolist(), strict=True))
+                figures |= {f"{figure}, {name}": value for figure, value in means.items()}
+    return figures
+
+
+def _drawn(learner: Learner, model: ImageModel, seen: Observation, seed: int) -> np.ndarray:
+    """Return draws of a whole image, ``(draw, channel, row, column)``."""
+    method, draws = learner.measured_by()
+    posterior = infer(model, seen, method, draws=draws, chains=1, seed=seed, progress=False)
+    images = group(posterior, "posterior_predictive")["image"].to_numpy()
+    return images.reshape(-1, *images.shape[2:]).clip(0, 1)
+
+
+def _scores(drawn: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    inside = scores.coverage(drawn, truth, 0.9)
+    return float(scores.crps(drawn, truth).mean()), float(inside.mean()), scores.psnr(drawn.mean(0), truth)
 
 
 def card(
@@ -159,17 +146,18 @@ def card(
     return "\n".join(lines)
 
 
-def picture_of_samples(learner: Learner, streams: Streams, path: Path) -> None:
-    """Write a picture of 32 samples of the prior beside 32 test images."""
+def picture_of_samples(learner: Learner, streams: Streams, path: Path, beside: bool = True) -> None:
+    """Write a picture of 32 samples of the prior, ``beside`` 32 test images or alone."""
     from skimage.io import imsave
 
     model = learner.model().cpu()
     with torch.no_grad(), streams.seeded("samples"):
-        drawn = torch.stack([learner.sample(model) for _ in range(32)])
-    real = learner.lessons.test.images[:32]
-    both = [_sheet(part.clamp(0, 1)) for part in (drawn, real)]
-    gap = torch.ones(3, both[0].shape[1], 6)
-    picture = torch.cat([both[0], gap, both[1]], 2).permute(1, 2, 0)
+        drawn = learner.samples(model, 32)
+    picture = _sheet(drawn.clamp(0, 1))
+    if beside:
+        real = _sheet(learner.lessons.test.images[:32])
+        picture = torch.cat([picture, torch.ones(3, picture.shape[1], 6), real], 2)
+    picture = picture.permute(1, 2, 0)
     imsave(path, (255 * picture).round().to(torch.uint8).numpy(), check_contrast=False)
 
 

@@ -55,6 +55,10 @@ class Phase:
         First step size of Adam, images a step.
     averaging
         Weight of the past in the moving average of the weights, per step; the average is scored, and kept.
+    validation
+        Images that the networks go through for a score: the more, the more epochs lie between two.
+    patience
+        Validations without a better score before steps shrink: more where scores are noisy.
 
     Examples
     --------
@@ -73,3 +77,5 @@ class Phase:
     learning_rate: float = 1e-3
     batch_size: int = 128
     averaging: float = 0.998
+    validation: int = 500
+    patience: int = 6

@@ -14,6 +14,7 @@ from posterior_inpainting.inference.recipes.model_card import table
 from posterior_inpainting.inference.recipes.patches import attribution, varied_patches
 from posterior_inpainting.inference.recipes.recipe import Data, DatasetRecipe, Description, Written
 from posterior_inpainting.inference.training.expert_losses import ExpertLikelihood, ExpertScoreMatching
+from posterior_inpainting.inference.training.principal_filters import begin_with_principal_filters
 from posterior_inpainting.inference.training.train import train
 from posterior_inpainting.models import ExpertField, pretrained
 from posterior_inpainting.models.networks import Experts
@@ -61,9 +62,7 @@ class ExpertRecipe(DatasetRecipe):
                 centre=round(float(images.mean()), 4),
                 gain=self.gain,
             )
-        with torch.no_grad():
-            for level, filters in enumerate(experts.filters):
-                _principal(filters, experts.seen_by_filters(images, level), self.level, self.gain)
+        begin_with_principal_filters(experts, images, self.level)
         return experts
 
     def fit(self, images: Image, progress: bool = True) -> Experts:
@@ -113,22 +112,6 @@ class ExpertRecipe(DatasetRecipe):
             remark=attribution(),
         )
 
-
-def _principal(filters: Tensor, patches: Tensor, level: float, gain: float) -> None:
-    """Set filters to the principal components of patches that vary least, with one spread of responses under noise.
-
-    What varies least says most of how pixels go together (Weiss & Freeman 2007). Components without variance, which
-    are the colours of the patches, are left out, and filters beyond the others stay as they are.
-    """
-    variances, components = torch.linalg.eigh(torch.cov(patches.T))
-    wanted = variances > 1e-5 * variances[-1]
-    variances, components = variances[wanted][: len(filters)], components[:, wanted][:, : len(filters)]
-    found = components.T * (_SPREAD / gain / (variances + level**2).sqrt())[:, None]
-    filters[: len(found)] = found.reshape(-1, *filters.shape[1:])
-
-
-#: Standard deviation of the first filters' responses: the largest at which they do not make images too smooth.
-_SPREAD = 0.004
 
 _LIMITS = """\
 It knows how neighbouring pixels go together, and nothing that is wider than its filters: holes that are wider are

@@ -14,7 +14,8 @@ Uncertainty Estimation with Probabilistic Neural Networks*).
 
 With masks the level t is lower at seen pixels: the network learns to denoise the others given those. What it says of
 the seen ones hardly matters, and at low noise little can be said: they count for less, which takes noise from the
-gradient.
+gradient. Pixels that are not known at all have the highest level, as if there were nothing below the noise, and count
+for nothing.
 """
 
 from __future__ import annotations
@@ -89,20 +90,56 @@ class DenoisingScoreMatching(Loss):
         self.evenness, self.low_precision = evenness, low_precision
 
     def differentiable_loss(
-        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
+        self,
+        model: Any,
+        guide: Any,
+        images: Tensor,
+        masks: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of a minibatch; the guide is not read, and the loss is of all pixels, seen or not."""
-        network = model.denoiser
-        level, seen = self._levels(images, masks)
+        """Return the loss of a minibatch; the guide is not read, and the loss is of all pixels, seen or not.
+
+        Parameters
+        ----------
+        model
+            With a ``denoiser``.
+        guide
+            Any.
+        images
+            ``(n, channel, row, column)``.
+        masks
+            Which pixels are to have little noise, shaped as the images.
+        known
+            Which pixels there are at all, if not every one; nothing is read of the others.
+        """
+        with _in_training_mode(model.denoiser):
+            each, seen = self.of_pixels(model, images, masks, known)
+        return self._total(each, seen)
+
+    def of_pixels(
+        self, model: Any, images: Tensor, masks: Tensor | None = None, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss of each pixel, 0 where it is not known, and which have little noise; all as in the loss."""
+        level, images, seen = self._under_noise(model, images, masks, known)
         noisy = images + level * torch.randn_like(images)
-        with _in_training_mode(network), low_precision(images.device, self.low_precision):
-            left, log_variance, (guess, out) = network.residual(noisy, level)
+        with low_precision(images.device, self.low_precision):
+            left, log_variance, (guess, out) = model.denoiser.residual(noisy, level, known)
         left, log_variance = left.float(), log_variance.float()
         wanted = (images - guess.float()) / out
         squares = (left - wanted).square()
         weighed = squares * (-self.evenness * log_variance.detach()).exp() if self.evenness else squares
         each = 0.5 * (weighed + squares.detach() * (-log_variance).exp() + log_variance)
-        return self._total(each, seen)
+        return (each if known is None else torch.where(known, each, 0.0)), seen
+
+    def _under_noise(
+        self, model: Any, images: Tensor, masks: Tensor | None, known: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the noise level of every pixel, images of what is known, and which pixels have little noise."""
+        level, seen = self._levels(images, masks)
+        if known is not None:
+            level = torch.where(known, level, torch.full_like(level, model.highest))
+            images = torch.where(known, images, torch.full_like(images, model.denoiser.centre))
+        return level, images, seen
 
     def _total(self, each: Tensor, seen: Tensor) -> Tensor:
         return torch.where(seen, self.seen_weight * each, each).sum()
@@ -145,15 +182,16 @@ class FillLikelihood(DenoisingScoreMatching):
     True
     """
 
-    def differentiable_loss(
-        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
-    ) -> Tensor:
-        """Return the loss of a minibatch; the guide is not read, and the rest of the network does not matter."""
+    def of_pixels(
+        self, model: Any, images: Tensor, masks: Tensor | None = None, known: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return minus the log density of each pixel, but for a constant; the rest of the network does not matter."""
         if model.denoiser.fill is None:
             raise ValueError("the denoiser begins with no fill; expected Denoiser(pyramid=1) or more levels")
-        level, seen = self._levels(images, masks)
+        level, images, seen = self._under_noise(model, images, masks, known)
         fill, variance = model.denoiser.fill(images + level * torch.randn_like(images), level)
-        return self._total(0.5 * ((images - fill).square() / variance + variance.log()), seen)
+        each = 0.5 * ((images - fill).square() / variance + variance.log())
+        return (each if known is None else torch.where(known, each, 0.0)), seen
 
 
 @contextmanager

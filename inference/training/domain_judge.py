@@ -13,7 +13,7 @@ from posterior_inpainting.models.images.made_up_images import made_up
 from posterior_inpainting.models.networks.domain_judge import DomainJudge
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["learn_domain_judge"]
+__all__ = ["LEAST", "learn_domain_judge"]
 
 #: References that are kept at most, and the fewest by which 1 in 20 can be told.
 MOST, LEAST = 1000, 19

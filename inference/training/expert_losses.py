@@ -52,14 +52,23 @@ class ExpertScoreMatching(Loss):
         self.level = level
 
     def differentiable_loss(
-        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
+        self,
+        model: Any,
+        guide: Any,
+        images: Tensor,
+        masks: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of a minibatch; neither guide nor masks are read."""
+        """Return the loss of a minibatch, of the pixels that are ``known``; neither guide nor masks are read.
+
+        Of images with holes filters count that see none, as those of a patch see nothing outside of it.
+        """
         noise = torch.randn_like(images)
         noisy = (images + self.level * noise).requires_grad_()
-        density = model.experts.log_density(noisy).sum()
+        density = model.experts.log_density(noisy, known).sum()
         (score,) = torch.autograd.grad(density, noisy, create_graph=True)
-        return 0.5 * (noise + self.level * score).square().sum()
+        squares = (noise + self.level * score).square()
+        return 0.5 * (squares if known is None else torch.where(known, squares, 0.0)).sum()
 
 
 class ExpertLikelihood(Loss):
@@ -88,9 +97,18 @@ class ExpertLikelihood(Loss):
         self._latents = state
 
     def differentiable_loss(
-        self, model: Any, guide: Any, images: Tensor, masks: Tensor | None = None
+        self,
+        model: Any,
+        guide: Any,
+        images: Tensor,
+        masks: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
-        """Return the difference of log densities, images weighted as many as they are."""
+        """Return the difference of log densities, images weighted as many as they are.
+
+        All that a level's parameters are told by images is the mean of what its filters say at a place. Of images in
+        which not all pixels are ``known`` it is that of the places where they see nothing else.
+        """
         nothing = torch.zeros_like(images[0], dtype=torch.bool)
         conditionals = model.conditionals(torch.zeros_like(images[0]), nothing)
         generator = Generator(images.device).manual_seed(int(torch.randint(2**62, (), device="cpu")))
@@ -99,5 +117,11 @@ class ExpertLikelihood(Loss):
             for _ in range(self.sweeps):
                 latents = conditionals.sweep(latents, generator)
         self._latents = latents
-        density = model.experts.log_density
-        return len(images) * (density(latents["pixels"]).mean() - density(images).mean())
+        experts = model.experts
+        if known is None:
+            of_images = experts.log_density(images).mean()
+        else:
+            said = experts.log_of_levels(images, known).sum(1)
+            shares = torch.stack([seen.to(images).mean() for seen in experts.places_seen(known)])
+            of_images = (said / shares.clamp(min=torch.finfo(images.dtype).tiny)).sum() / len(images)
+        return len(images) * (experts.log_density(latents["pixels"]).mean() - of_images)

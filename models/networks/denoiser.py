@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from posterior_inpainting.models.networks.global_branch import GlobalBranch
 from posterior_inpainting.models.networks.pyramid import Pyramid
 from posterior_inpainting.models.networks.u_net import UNet
-from posterior_inpainting.models.shapes import Image, InputError, describe
+from posterior_inpainting.models.shapes import Image, InputError, Mask, describe
 
 __all__ = ["Denoiser", "level_of_pixels"]
 
@@ -152,8 +152,14 @@ class Denoiser(nn.Module):
         left, log_variance, (guess, out) = self.residual(noisy, level)
         return guess + out * left, out.square() * log_variance.exp()
 
-    def residual(self, noisy: Image, level: Tensor) -> tuple[Image, Image, tuple[Tensor, Tensor]]:
-        """Return both outputs of the network F, what they correct, and the factor o: what training compares."""
+    def residual(
+        self, noisy: Image, level: Tensor, known: Mask | None = None
+    ) -> tuple[Image, Image, tuple[Tensor, Tensor]]:
+        """Return both outputs of the network F, what they correct, and the factor o: what training compares.
+
+        Of images in which not all pixels are ``known`` the highest level of those that are is what is told of all:
+        the others, which are noise alone, would hide it.
+        """
         if noisy.shape[-3] != self.channels:
             raise InputError(f"image is {describe(noisy)}; the denoiser takes {self.channels} channel(s)")
         if self.size is not None and noisy.shape[-2:] != self.size:
@@ -164,7 +170,8 @@ class Denoiser(nn.Module):
         t = level_of_pixels(noisy, level).expand(noisy.shape)
         told, guess, out = self._alone(noisy, t) if self.fill is None else self._filled(self.fill, noisy, t)
         inputs, log_level = torch.cat(told, -3), t.log()
-        highest = log_level.amax((-3, -2, -1)).reshape(-1)
+        told_of_all = log_level if known is None else log_level.masked_fill(~known, -math.inf)
+        highest = told_of_all.amax((-3, -2, -1)).clamp(min=_LOWEST).reshape(-1)
         left, log_variance = self._network(inputs.reshape(-1, *inputs.shape[-3:]), highest).chunk(2, 1)
         return left.reshape(noisy.shape), log_variance.reshape(noisy.shape), (guess, out)
 
@@ -212,6 +219,9 @@ def level_of_pixels(noisy: Image, level: Tensor) -> Tensor:
 
 #: Spread of pixels over that of their differences from the pixels near them.
 _DETAIL = 5.0
+
+#: Of the logarithm of a noise level, where no pixel is known.
+_LOWEST = -20.0
 
 #: Frequencies that the noise level is told by.
 _WAVES = 16
