@@ -14,7 +14,15 @@ import torch
 
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["ARRAYS", "TooLargeError", "as_image", "channels_last", "check_values", "in_one_line", "open_array"]
+__all__ = [
+    "ARRAYS",
+    "TooLargeError",
+    "as_image",
+    "channels_last",
+    "check_values",
+    "in_one_line",
+    "open_array",
+]
 
 #: Suffixes of files of arrays.
 ARRAYS = (".npy", ".npz")
