@@ -23,8 +23,8 @@ from posterior_inpainting.models.shapes import ImageShape
 
 __all__ = ["LatentLearner", "channels_for", "encoder_for"]
 
-#: Draws an image of the bound that is trained where pixels are missing, and of that which is scored.
-_TRAINED, _SCORED = 5, 20
+#: Draws an image of the bound that is scored.
+_SCORED = 20
 #: Images that are scored at once.
 _TOGETHER = 100
 
@@ -76,7 +76,6 @@ class LatentLearner(Learner):
     def __init__(self, lessons: Lessons, streams: Streams, latent: int):
         super().__init__(lessons, streams)
         self.latent = latent
-        self._objective = ImportanceBound(_TRAINED if lessons.has_holes else 1)
 
     def model(self) -> ImageModel:
         """Return ``LatentCode`` of the decoder, which is frozen, with the encoder as its guide."""
@@ -116,6 +115,7 @@ class LatentLearner(Learner):
             lambda: self.bound(self.model(), self.lessons.further),
             begin=begin,
             validation=self.validation,
+            batch_size=self.batch_size,
         )
 
     @property
@@ -123,12 +123,18 @@ class LatentLearner(Learner):
         """Images that the networks go through for a bound of the validation images."""
         return _SCORED * len(self.lessons.validation)
 
+    @property
+    def batch_size(self) -> int:
+        """Images a step: fewer of large ones, of which a step of many would take seconds."""
+        return max(32, min(128, 100_000 // math.prod(self.lessons.shape)))
+
     def _loss_behind_masks(self, which: Tensor) -> Tensor:
         return self.loss(self.model(), self.lessons.behind_masks(which))
 
-    def loss(self, model: Any, part: Part) -> Tensor:
-        """Return minus the bound of what is seen, nats an image, importance-weighted where training has holes."""
-        return self._objective.differentiable_loss(model, model.guide, part.images, part.masks) / len(part)
+    def loss(self, model: Any, part: Part, samples: int = 1) -> Tensor:
+        """Return minus the bound of what is seen, nats an image, of so many draws of the guide."""
+        bound = ImportanceBound(samples)
+        return bound.differentiable_loss(model, model.guide, part.images, part.masks) / len(part)
 
     def bound(self, model: Any, part: Part) -> float:
         """Return the importance-weighted bound of what is seen, nats an image, of the same random numbers always."""

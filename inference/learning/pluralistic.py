@@ -52,6 +52,7 @@ class PluralisticLearner(AutoencoderLearner):
                 (Player((self.decoder, self.encoder), self._half_behind_masks),),
                 self._bound_of_both,
                 validation=2 * self.validation,
+                batch_size=self.batch_size,
             ),
         )
 
