@@ -141,7 +141,9 @@ class AutoencoderRecipe(DatasetRecipe):
         return Description(
             about=(
                 "A decoder f(z) with pixel scale sigma(z), and a masked-input encoder q(z | x~), for images of shape\n"
-                f"{tuple(data.images.shape[1:])} in [0, 1]{self._codes()}. Weights are stored in half precision."
+                f"{tuple(data.images.shape[1:])} in [0, 1]{self._codes()}. Weights are stored in half precision.\n"
+                "Beside them are a network that tells images of this kind from others by any of their pixels, and "
+                "images that\nnothing was trained on, among which an image to complete is ranked (`diagnostics.fit`)."
             ),
             trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
             measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
