@@ -30,12 +30,12 @@ __all__ = ["KINDS", "Learnt", "learn"]
 #: Kind -> its learner.
 KINDS: dict[str, Callable[..., Learner]] = {
     "vae": AutoencoderLearner,
-    "linear": LinearLearner,
+    "pluralistic": PluralisticLearner,
+    "gan": AdversarialLearner,
+    "pixels": AutoregressiveLearner,
     "diffusion": DenoisingLearner,
     "experts": ExpertsLearner,
-    "pixels": AutoregressiveLearner,
-    "gan": AdversarialLearner,
-    "pluralistic": PluralisticLearner,
+    "linear": LinearLearner,
 }
 
 
@@ -88,7 +88,7 @@ def learn(
         A folder or file as for ``read_collection``, what it returned, or a tensor ``(n, channel, row, column)`` in
         [0, 1] in which NaN is missing.
     kind
-        ``"vae"``, ...; see ``KINDS``.
+        ``"vae"``, ``"pluralistic"``, ``"gan"``, ``"pixels"``, ``"diffusion"``, ``"experts"`` or ``"linear"``.
     out
         Folder of the prior; checkpoints are in it until it is done.
     masks
