@@ -1,6 +1,6 @@
 """Priors from and to the Hugging Face Hub, through ``huggingface_hub``, which is the optional extra ``hub``.
 
-A repository there is the folder of ``prior_folders``: three files, weights without pickle, checked by their digest.
+A repository there is the folder of ``saved.folders``: three files, weights without pickle, checked by their digest.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.prior_configs import CONFIG
-from posterior_inpainting.models.prior_folders import CARD, WEIGHTS, read_prior
-from posterior_inpainting.models.prior_models import model_of
+from posterior_inpainting.models.saved.configs import CONFIG
+from posterior_inpainting.models.saved.folders import CARD, WEIGHTS, read_prior
+from posterior_inpainting.models.saved.models_of_kinds import model_of
 from posterior_inpainting.models.shapes import ImageShape
 
 __all__ = ["from_pretrained", "push_to_hub"]
@@ -43,7 +43,7 @@ def from_pretrained(
     --------
     >>> import tempfile
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-    >>> from posterior_inpainting.models.prior_folders import write_prior
+    >>> from posterior_inpainting.models.saved.folders import write_prior
     >>> parts = {"decoder": MultilayerDecoder(2, (1, 8, 8), (4,)), "encoder": MaskedEncoder(2, (1, 8, 8), (4,))}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_prior(folder, kind="vae", parts=parts, preprocessing={}, data={}, figures={}, card="# Mine")

@@ -5,7 +5,7 @@ precision or, where it is large, in 8 bits, a line each in ``SHA256SUMS``, and a
 trained and how good it is. Where the weights are random, those files are their means and another has their standard
 deviations.
 
-One's own are a folder: of ``prior_folders``, which ``write_prior`` writes, or of files as the bundled ones are, which
+One's own are a folder: of ``saved.folders``, which ``write_prior`` writes, or of files as the bundled ones are, which
 :func:`save` and :func:`save_parts` write. Every loader here takes either.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from posterior_inpainting.models import networks
 from posterior_inpainting.models.networks.weight_files import read_digests, read_tensors, write_tensors
-from posterior_inpainting.models.prior_configs import CONFIG, read_config
-from posterior_inpainting.models.prior_folders import read_card, read_prior, write_prior
+from posterior_inpainting.models.saved.configs import CONFIG, read_config
+from posterior_inpainting.models.saved.folders import read_card, read_prior, write_prior
 
 __all__ = [
     "card",
@@ -250,7 +250,7 @@ def card(name: str | Path) -> str:
 
 
 def is_prior(folder: str | Path) -> bool:
-    """Whether a folder says that it is one of ``prior_folders``; reading it says whether it is whole.
+    """Whether a folder says that it is one of ``saved.folders``; reading it says whether it is whole.
 
     >>> is_prior("/nowhere")
     False

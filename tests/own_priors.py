@@ -15,7 +15,7 @@ from posterior_inpainting.models.networks import (
     MaskedEncoder,
     MultilayerDecoder,
 )
-from posterior_inpainting.models.prior_folders import write_prior
+from posterior_inpainting.models.saved.folders import write_prior
 
 SHAPE = (1, 8, 8)
 LAW = LogisticMixturePixels(16, 2)

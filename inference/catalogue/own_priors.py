@@ -11,9 +11,9 @@ from posterior_inpainting.inference.catalogue.compared import COMPARED
 from posterior_inpainting.inference.catalogue.entry import Entry, Given
 from posterior_inpainting.inference.catalogue.further import FURTHER
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.prior_configs import read_config
-from posterior_inpainting.models.prior_folders import read_prior
-from posterior_inpainting.models.prior_models import model_of
+from posterior_inpainting.models.saved.configs import read_config
+from posterior_inpainting.models.saved.folders import read_prior
+from posterior_inpainting.models.saved.models_of_kinds import model_of
 
 __all__ = ["entry_of", "is_path"]
 
@@ -62,7 +62,7 @@ def entry_of(folder: str | Path) -> Entry:
     --------
     >>> import tempfile
     >>> from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
-    >>> from posterior_inpainting.models.prior_folders import write_prior
+    >>> from posterior_inpainting.models.saved.folders import write_prior
     >>> parts = {"decoder": MultilayerDecoder(2, (1, 8, 8), (4,)), "encoder": MaskedEncoder(2, (1, 8, 8), (4,))}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_prior(folder, kind="vae", parts=parts, preprocessing={}, data={}, figures={}, card="# Mine")

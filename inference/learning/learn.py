@@ -22,7 +22,7 @@ from posterior_inpainting.inference.learning.measured import card, figures_of, p
 from posterior_inpainting.inference.learning.pluralistic import PluralisticLearner
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.images.collection import Collection, collected, read_collection
-from posterior_inpainting.models.prior_folders import write_prior
+from posterior_inpainting.models.saved.folders import write_prior
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["KINDS", "Learnt", "learn"]

@@ -7,7 +7,7 @@ import pytest
 from own_priors import written
 
 from posterior_inpainting.models.hub import from_pretrained, push_to_hub
-from posterior_inpainting.models.prior_folders import WEIGHTS
+from posterior_inpainting.models.saved.folders import WEIGHTS
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from own_priors import LAW, PARTS, SHAPE, written
 
-from posterior_inpainting.models import PixelConstrained, pretrained, prior_folders
+from posterior_inpainting.models import PixelConstrained, pretrained
 from posterior_inpainting.models.networks import Denoiser, MaskedEncoder, MultilayerDecoder
 from posterior_inpainting.models.networks.weight_files import read_file
-from posterior_inpainting.models.prior_configs import FORMAT, KINDS, read_config
-from posterior_inpainting.models.prior_folders import CARD, CONFIG, WEIGHTS, read_prior, write_prior
-from posterior_inpainting.models.prior_models import model_of
+from posterior_inpainting.models.saved import folders
+from posterior_inpainting.models.saved.configs import FORMAT, KINDS, read_config
+from posterior_inpainting.models.saved.folders import CARD, CONFIG, WEIGHTS, read_prior, write_prior
+from posterior_inpainting.models.saved.models_of_kinds import model_of
 
 TESTS = Path(__file__).parents[1]
 FILES = {CARD, CONFIG, WEIGHTS}
@@ -106,7 +107,7 @@ def test_the_law_of_pixels_travels(tmp_path):
 
 def test_bits(tmp_path):
     """8 bits take less room, and are as near as 1 part in 254 of the largest weight of a row."""
-    parts = {"decoder": MultilayerDecoder(8, SHAPE, (256, 256)), "encoder": MaskedEncoder(8, SHAPE, (8,))}
+    parts = {"decoder": MultilayerDecoder(8, SHAPE, (512, 512)), "encoder": MaskedEncoder(8, SHAPE, (8,))}
     sizes = {}
     for bits in (8, 16):
         written(tmp_path / str(bits), parts=parts, bits=bits)
@@ -167,7 +168,7 @@ class TestWriting:
         """Of three files the first, the second or the third finds no room."""
         old = written(tmp_path / "old")
         before = {file.name: file.read_bytes() for file in old.iterdir()}
-        real, calls = prior_folders.write_durably, []
+        real, calls = folders.write_durably, []
 
         def full(path, content):
             calls.append(path)
@@ -176,7 +177,7 @@ class TestWriting:
                 raise OSError(errno.ENOSPC, "No space left on device")
             real(path, content)
 
-        monkeypatch.setattr(prior_folders, "write_durably", full)
+        monkeypatch.setattr(folders, "write_durably", full)
         monkeypatch.setattr("posterior_inpainting.models.networks.weight_files.write_durably", full)
         message = "^the prior cannot be written to [^\n]*: No space left on device$"
         with pytest.raises(OSError, match=message):

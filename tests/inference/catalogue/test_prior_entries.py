@@ -13,8 +13,8 @@ from posterior_inpainting.inference.catalogue.own_priors import entry_of
 from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.images_of_posterior import completed_images
 from posterior_inpainting.models import LinearGaussian, Observation, datasets, observations, pretrained
-from posterior_inpainting.models.prior_configs import KINDS
-from posterior_inpainting.models.prior_folders import CONFIG
+from posterior_inpainting.models.saved.configs import KINDS
+from posterior_inpainting.models.saved.folders import CONFIG
 
 #: Kind -> the bundled model that it is like, for images of one size.
 LIKE = {

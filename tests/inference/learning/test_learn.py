@@ -18,7 +18,7 @@ from posterior_inpainting.inference.learning.lessons import Lessons
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models import Observation, datasets, observations, pretrained
 from posterior_inpainting.models.images.collection import collected
-from posterior_inpainting.models.prior_configs import KINDS as SAVED
+from posterior_inpainting.models.saved.configs import KINDS as SAVED
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posterior_inpainting.models import networks
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
 from posterior_inpainting.models.networks.decoder import Decoder
-from posterior_inpainting.models.prior_configs import CONFIG, KINDS
+from posterior_inpainting.models.saved.configs import CONFIG, KINDS
 
 __all__ = ["check_parts", "description_of", "made_of", "shape_of", "tensors_of"]
 

@@ -21,8 +21,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from posterior_inpainting.models.networks.weight_files import read_file, write_durably, write_file
-from posterior_inpainting.models.prior_configs import CONFIG, FORMAT, config_as_text, read_config
-from posterior_inpainting.models.prior_parts import check_parts, description_of, made_of, shape_of, tensors_of
+from posterior_inpainting.models.saved.configs import CONFIG, FORMAT, config_as_text, read_config
+from posterior_inpainting.models.saved.parts import check_parts, description_of, made_of, shape_of, tensors_of
 from posterior_inpainting.models.shapes import ImageShape
 
 __all__ = ["CARD", "WEIGHTS", "SavedPrior", "read_card", "read_prior", "write_prior"]

@@ -11,7 +11,7 @@ from posterior_inpainting.models.expert_field import ExpertField
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.pixel_constrained import PixelConstrained
 from posterior_inpainting.models.pluralistic import PluralisticJoint
-from posterior_inpainting.models.prior_folders import SavedPrior
+from posterior_inpainting.models.saved.folders import SavedPrior
 from posterior_inpainting.models.shapes import ImageShape
 
 __all__ = ["model_of"]
@@ -42,7 +42,7 @@ def model_of(prior: SavedPrior, image_shape: ImageShape | None = None) -> ImageM
     --------
     >>> import tempfile
     >>> from posterior_inpainting.models.networks import Denoiser
-    >>> from posterior_inpainting.models.prior_folders import read_prior, write_prior
+    >>> from posterior_inpainting.models.saved.folders import read_prior, write_prior
     >>> said = {"preprocessing": {"patches": 16, "channels": 1}, "data": {}, "figures": {}, "card": "# Mine"}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_prior(folder, kind="diffusion", parts={"denoiser": Denoiser(features=(8, 16))}, **said)
