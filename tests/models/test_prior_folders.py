@@ -107,7 +107,7 @@ def test_the_law_of_pixels_travels(tmp_path):
 
 def test_bits(tmp_path):
     """8 bits take less room, and are as near as 1 part in 254 of the largest weight of a row."""
-    parts = {"decoder": MultilayerDecoder(8, SHAPE, (512, 512)), "encoder": MaskedEncoder(8, SHAPE, (8,))}
+    parts = {"decoder": MultilayerDecoder(8, SHAPE, (768, 768)), "encoder": MaskedEncoder(8, SHAPE, (8,))}
     sizes = {}
     for bits in (8, 16):
         written(tmp_path / str(bits), parts=parts, bits=bits)
