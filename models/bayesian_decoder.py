@@ -181,9 +181,11 @@ def posterior_scales_of(network: BayesianModule) -> Weights:
 
 
 def bare(decoder: Any) -> Any:
-    """Return a decoder without the encoder and the law of codes that a bundled one carries: no part of its weights."""
-    if not isinstance(decoder, Decoder) or (decoder.encoder is None and decoder.law_of_codes is None):
+    """Return a decoder without what a bundled one carries beside its weights: encoder, law of codes, judge of its domain."""
+    if not isinstance(decoder, Decoder):
+        return decoder
+    if decoder.encoder is decoder.law_of_codes is decoder.domain is None:
         return decoder
     alone = copy.deepcopy(decoder)
-    alone.encoder = alone.law_of_codes = None
+    alone.encoder = alone.law_of_codes = alone.domain = None
     return alone

@@ -115,7 +115,7 @@ OWN = {
     ExpertField: {"load"},
     GaussianProcess: {"completion", "exact_posterior", "fit", "pixel_posterior"},
     LatentCode: {"pixel_law", "prior", "speed", "wrap"},
-    LinearGaussian: {"exact_posterior", "fit"},
+    LinearGaussian: {"exact_posterior", "fit", "of"},
     MixtureField: {"exact_posterior", "fit"},
     PixelConstrained: {"constrained_law", "cross_entropies", "load", "overwritten", "save"},
     PluralisticConditional: {"load", "score_hidden", "training_guide", "training_model"},
