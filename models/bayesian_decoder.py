@@ -181,7 +181,7 @@ def posterior_scales_of(network: BayesianModule) -> Weights:
 
 
 def bare(decoder: Any) -> Any:
-    """Return a decoder without what a bundled one carries beside its weights: encoder, law of codes, judge of its domain."""
+    """Return a decoder without what a bundled one carries beside its weights: encoder, law of codes and domain."""
     if not isinstance(decoder, Decoder):
         return decoder
     if decoder.encoder is decoder.law_of_codes is decoder.domain is None:
