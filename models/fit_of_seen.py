@@ -114,13 +114,18 @@ def fits_of_seen(model: Abilities, images: Image, mask: Mask) -> list[Fit] | Non
     with torch.no_grad():
         strange = {"of no image of the domain, logit": judge(shown, seen)}
         if isinstance(model, LatentCode) and model.guide_is_trained:
-            strange = {"log p(seen)": -_log_evidence(model, shown, seen)} | strange
+            evidence = _log_evidence(model, shown, seen)
+            if evidence is not None:
+                strange = {"log p(seen)": -evidence} | strange
     count = len(images)
     return [_ranked({name: (v[i], v[count:]) for name, v in strange.items()}) for i in range(count)]
 
 
-def _log_evidence(model: LatentCode, images: Image, mask: Mask) -> Tensor:
-    """Return the importance-weighted bound on log p(seen pixels), ``(n,)``, with the same noise for every image."""
+def _log_evidence(model: LatentCode, images: Image, mask: Mask) -> Tensor | None:
+    """Return the importance-weighted bound on log p(seen pixels), ``(n,)``, with the same noise for every image.
+
+    ``None`` where the images held back are outside of what the model's law of pixels knows, black and white say.
+    """
     encoder = frozen(model, "encoder")
     noise = torch.randn(_CODES, model.latent, generator=torch.Generator("cpu").manual_seed(0)).to(images)
     found = []
@@ -130,6 +135,8 @@ def _log_evidence(model: LatentCode, images: Image, mask: Mask) -> Tensor:
         density = model.log_densities(some, mask)
         if density is None:
             law = model.pixel_law(z)
+            if not bool(law.support.check(some.unsqueeze(1)).all()):
+                return None
             prior, likelihood = (
                 model.prior().log_prob(z),
                 (law.log_prob(some.unsqueeze(1)) * mask).sum((-3, -2, -1)),
