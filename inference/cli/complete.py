@@ -6,7 +6,7 @@ import csv
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,10 +56,9 @@ def complete(
     A transparent pixel is missing if neither --mask, --seen nor --missing is given. Exit code 0 where there is a
     result, 2 for a mistake, and with --strict 3 for draws that are not to be trusted.
     """
-    from posterior_inpainting.inference import catalogue, diagnostics, plots
+    from posterior_inpainting.inference import catalogue, diagnostics
     from posterior_inpainting.inference.comparison.figures import figures
     from posterior_inpainting.inference.evaluation.pictures import pictures
-    from posterior_inpainting.inference.results.containers import save
 
     observation, whole = pixels.read()
     check_folder(out)
@@ -85,18 +84,8 @@ def complete(
     table = diagnostics.summary(posterior)
     if whole is not None and table["draws"] > 1:
         table |= figures(posterior, whole)
-    axes = plots.completions(posterior, truth=whole)
     shown = at_own_size(pictures(posterior), own) if lines else pictures(posterior)
-    write_all(
-        out,
-        {
-            **{name: functools.partial(_write_picture, values) for name, values in shown.items()},
-            "completions.png": lambda path: picture(axes[0], path),
-            "posterior.nc": lambda path: save(posterior, path),
-            "summary.csv": lambda path: _write_table(table, path),
-        },
-        replaced="draw-*.png",
-    )
+    _write(out, posterior, whole, table, shown)
     kind = posterior.attrs["draws_are"]
     drawn = "optima and no draws, scored as if they were" if kind == "restarts" else f"{kind} draws"
     say(f"{model}: {posterior.attrs['model']} by {posterior.attrs['method']}: {drawn}")
@@ -107,6 +96,26 @@ def complete(
     say(f"{'' if verdict.may_be_used else 'Not to be trusted as they are: '}{verdict}")
     if strict and not verdict.may_be_used:
         raise typer.Exit(3)
+
+
+def _write(
+    out: Path, posterior: Any, whole: Image | None, table: dict[str, float], shown: dict[str, np.ndarray]
+) -> None:
+    """Write every file of a result, or none."""
+    from posterior_inpainting.inference import plots
+    from posterior_inpainting.inference.results.containers import save
+
+    axes = plots.completions(posterior, truth=whole)
+    write_all(
+        out,
+        {
+            **{name: functools.partial(_write_picture, values) for name, values in shown.items()},
+            "completions.png": lambda path: picture(axes[0], path),
+            "posterior.nc": lambda path: save(posterior, path),
+            "summary.csv": lambda path: _write_table(table, path),
+        },
+        replaced="draw-*.png",
+    )
 
 
 def _bytes(gigabytes: float | None) -> float | None:

@@ -79,13 +79,14 @@ class Course:
         """Run what is left of the phases, and return what each of them did."""
         saved = self._saved()
         kept = [] if saved is None else saved["phases"]
+        done: list[dict[str, Any]] = []
         for index, phase in enumerate(self.phases):
             phase.begin()
-            self._walk(index, phase, kept[index] if index < len(kept) else None, kept[:index])
+            done.append(self._walk(index, phase, kept[index] if index < len(kept) else None, done))
         return self.records
 
-    def _walk(self, index: int, phase: Phase, state: dict[str, Any] | None, before: list) -> None:
-        """Run one phase from its checkpoint, if there is one, to its end."""
+    def _walk(self, index: int, phase: Phase, state: dict[str, Any] | None, done: list) -> dict[str, Any]:
+        """Run one phase from its checkpoint, if there is one, to its end; return its state there."""
         walk = _Walk(phase, self.count, self._limit(index))
         if state is None:
             walk.validate()  # what it begins with may be the best that there will be
@@ -101,9 +102,9 @@ class Course:
                 walk.epoch(bar)
                 if walk.ended or time.monotonic() - saved > _SECONDS:
                     saved = time.monotonic()
-                    self._save([*before, walk.state()])
+                    self._save([*done, walk.state()])
         walk.finish()
-        before.append(walk.state())
+        return walk.state()
 
     def _limit(self, index: int) -> float:
         """Return the seconds of a phase: its share of what those before it have left."""

@@ -122,14 +122,9 @@ def learn(
     >>> learnt.kind, learnt.figures["test images"] > 0
     ('vae', True)
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}; expected one of {', '.join(KINDS)}")
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes={minutes}; expected a positive number")
     folder, where = Path(out), device_of(device)
     checkpoint = folder / "checkpoint.pt"
-    if (folder / "config.json").exists() and not checkpoint.exists():
-        raise ValueError(f"{folder} holds a prior already; choose another folder, or delete it")
+    _check(kind, minutes, folder, checkpoint)
     collection = _collection(images, masks, size, patches, channels, seed)
     streams = Streams(seed)
     lessons = Lessons.of(collection, streams, where)
@@ -147,23 +142,10 @@ def learn(
         learner.know_the_domain(sum(record.steps for record in records), progress)
     figures = figures_of(learner, streams, progress)
     done = {"size": None, "patches": None, "channels": collection.images.shape[1]} | collection.preprocessing
-    data = {
-        "digest": collection.digest,
-        "images": len(collection),
-        "train": len(lessons.train),
-        "validation": len(lessons.further),
-        "test": len(lessons.test),
-        "skipped": len(collection.skipped),
-        "holes": lessons.has_holes,
-        "private": private,
-    }
+    data = _said_of(collection, lessons) | {"private": private}
     folder.mkdir(parents=True, exist_ok=True)
     picture_of_samples(learner, streams, folder / "samples.png", beside=not private)
-    told = {"size": done["size"] and done["size"][0], "patches": done["patches"], "minutes": minutes}
-    command = " ".join(
-        ["posterior-inpainting learn IMAGES --out FOLDER --kind", kind]
-        + [f"--{name} {value}" for name, value in told.items() if value is not None]
-    )
+    command = _command(kind, done, minutes)
     if not lessons.are_patches:  # a prior of whole images is one of images of their size
         done["size"] = list(lessons.shape[1:])
     write_prior(
@@ -178,6 +160,35 @@ def learn(
     )
     checkpoint.unlink(missing_ok=True)
     return Learnt(folder, kind, figures, records)
+
+
+def _check(kind: str, minutes: float | None, folder: Path, checkpoint: Path) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}; expected one of {', '.join(KINDS)}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes={minutes}; expected a positive number")
+    if (folder / "config.json").exists() and not checkpoint.exists():
+        raise ValueError(f"{folder} holds a prior already; choose another folder, or delete it")
+
+
+def _said_of(collection: Collection, lessons: Lessons) -> dict[str, Any]:
+    """Return what ``config.json`` says of the images."""
+    return {
+        "digest": collection.digest,
+        "images": len(collection),
+        "train": len(lessons.train),
+        "validation": len(lessons.further),
+        "test": len(lessons.test),
+        "skipped": len(collection.skipped),
+        "holes": lessons.has_holes,
+    }
+
+
+def _command(kind: str, done: dict[str, Any], minutes: float | None) -> str:
+    """Return the command that makes such a prior."""
+    told = {"size": done["size"] and done["size"][0], "patches": done["patches"], "minutes": minutes}
+    options = [f"--{name} {value}" for name, value in told.items() if value is not None]
+    return " ".join(["posterior-inpainting learn IMAGES --out FOLDER --kind", kind, *options])
 
 
 def device_of(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.learning.lessons import Lessons, Part
@@ -16,6 +16,7 @@ from posterior_inpainting.inference.learning.phases import Phase
 from posterior_inpainting.inference.methods.variational import Variational
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.saved.parts import description_of
 from posterior_inpainting.models.shapes import Image
 
 __all__ = ["Learner"]
@@ -93,15 +94,7 @@ class Learner(ABC):
 
     def architecture(self) -> dict[str, Any]:
         """Return what determines the networks, for the checkpoint's signature and the card."""
-        found = {}
-        for name, part in self.parts().items():
-            if isinstance(part, nn.Module) and hasattr(part, "configuration"):
-                configuration: Any = part.configuration
-                found[name] = {
-                    key: list(value) if isinstance(value, tuple) else value
-                    for key, value in configuration().items()
-                }
-        return found
+        return {name: description_of(name, part) for name, part in self.parts().items()}
 
     def batch(self, which: Tensor) -> Part:
         """Return some of the training images."""

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 __all__ = ["CONFIG", "FORMAT", "KINDS", "config_as_text", "read_config"]
 
 #: Of ``config.json``; one of a later number is refused.
@@ -105,5 +108,5 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    value = value.item() if hasattr(value, "item") else value
+    value = value.item() if isinstance(value, np.generic | Tensor) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

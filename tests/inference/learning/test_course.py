@@ -148,6 +148,52 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path, monkeypatch, after
     assert (found.scores, found.steps) == (record.scores, record.steps)
 
 
+@pytest.mark.parametrize("kills", [(3,), (20, 40), (400,), (500, 520)])
+def test_two_phases_killed_in_either_or_both(tmp_path, monkeypatch, kills):
+    """After so many validations of both together; the networks differ in size, as those of phases do."""
+    monkeypatch.setattr(module, "_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_EPOCHS", 300)
+    counted = []
+
+    def phases(most):
+        lines = Line(), nn.Linear(3, 2)
+
+        def scored(score):
+            counted.append(0)
+            if len(counted) > most:
+                raise KeyboardInterrupt
+            return score()
+
+        def loss(which):
+            return (lines[1].weight - 1 - 0.1 * torch.randn(2, 3)).square().mean() + lines[
+                1
+            ].bias.square().mean()
+
+        first = phase(lines[0], patience=1000)
+        second = Phase(
+            "second", (Player((lines[1],), loss),), lambda: -float(loss([0]).detach()), patience=1000
+        )
+        pair = [
+            Phase(one.name, one.players, lambda s=one.score: scored(s), patience=1000, batch_size=20)
+            for one in (first, second)
+        ]
+        return lines, pair
+
+    def course(most, file):
+        lines, pair = phases(most)
+        with Streams(0).seeded("test"):
+            Course(pair, 100, {}, file, None, False).run()
+        return [lines[0].value, *lines[1].weight.detach().flatten().tolist()]
+
+    whole = course(10_000, None)
+    for most in kills:
+        counted.clear()
+        with pytest.raises(KeyboardInterrupt):
+            course(most if most == kills[0] else most - kills[0], tmp_path / "c.pt")
+    counted.clear()
+    assert course(10_000, tmp_path / "c.pt") == whole
+
+
 def test_a_finished_training_is_not_run_again(tmp_path):
     line = Line()
     record = run(line, tmp_path / "c.pt")
