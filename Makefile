@@ -65,8 +65,8 @@ bench-posteriordb: $(VENV)/installed-bench  ## hold the default call to posterio
 	$(ONE) $(BIN)/python tests/benchmarks/posteriordb.py
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
-	for name in gaussian_process deep_image_prior bayes_by_backprop code_and_weights \
-			pixel_constrained pluralistic generator geology endings diffusion_posteriors priors expert_field fit_of_seen learning trials_of_damage; do \
+	for name in gaussian_process colourisation deep_image_prior bayes_by_backprop code_and_weights weight_posteriors \
+			pixel_constrained pixels_by_particles pluralistic generator geology endings diffusion_posteriors priors expert_field fit_of_seen learning trials_of_damage; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 
 bench-photographs: $(VENV)/installed  ## measure the priors of photographs on eight of them behind four masks
@@ -76,8 +76,8 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
 	touch $@
 
-compare: $(VENV)/installed  ## every approach on 20 test images behind 3 masks: the README's table, in out/comparison
-	$(ONE) $(BIN)/posterior-inpainting compare --images 0-19 --jobs 2 --out out/comparison
+compare: $(VENV)/installed  ## every approach on 20 test images that chose nothing, behind 3 masks: a table, in out/comparison
+	$(ONE) $(BIN)/posterior-inpainting compare --images 5000-5019 --jobs 2 --out out/comparison
 
 architectures: $(VENV)/installed  ## compare decoders for the Fashion-MNIST prior: the table of its card
 	$(BIN)/python tests/benchmarks/architectures.py

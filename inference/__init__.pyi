@@ -35,6 +35,7 @@ from .methods.pigdm import PiGDM
 from .methods.repaint import RePaint
 from .methods.smc import TemperedSMC
 from .methods.tempering import ParallelTempering
+from .methods.twisted_smc import TwistedSMC
 from .methods.two_stage import TwoStage
 from .methods.variational import Variational
 from .results.blending import blend
@@ -44,6 +45,7 @@ from .results.recover import recover
 from .results.trusted import Trusted
 from .training.adversarial_losses import R1, WassersteinGP
 from .training.bayes_by_backprop import BayesByBackprop
+from .training.cycles import Cycles
 from .training.denoising_score_matching import (
     DenoisingScoreMatching,
     FillLikelihood,
@@ -53,10 +55,13 @@ from .training.importance_bound import ImportanceBound
 from .training.loss import Loss
 from .training.noise_of_projections import Projection, fit_noise, project
 from .training.pixel_cross_entropy import PixelCrossEntropy
+from .training.sample_weights import sample_weights
 from .training.schedule import Schedule
+from .training.swag import swag
 from .training.train import Training, train
 from .training.train_gan import AdversarialTraining, train_gan
 from .training.two_path import TwoPathObjective
+from .training.weight_kernels import SGHMC, SGLD
 
 __all__ = [
     "DPS",
@@ -65,6 +70,8 @@ __all__ = [
     "MAP",
     "NUTS",
     "R1",
+    "SGHMC",
+    "SGLD",
     "ULA",
     "AdversarialTraining",
     "Alternating",
@@ -74,6 +81,7 @@ __all__ = [
     "Calibration",
     "ChEES",
     "ConditionalDiffusion",
+    "Cycles",
     "DenoisingScoreMatching",
     "DiffPIR",
     "Draws",
@@ -104,6 +112,7 @@ __all__ = [
     "TemperedSMC",
     "Training",
     "Trusted",
+    "TwistedSMC",
     "TwoStage",
     "TwoPathObjective",
     "Variational",
@@ -131,11 +140,13 @@ __all__ = [
     "pruning_curve",
     "recover",
     "sample",
+    "sample_weights",
     "save",
     "score_real",
     "scores",
     "seen_pixels",
     "step_doubling",
+    "swag",
     "train",
     "train_gan",
 ]

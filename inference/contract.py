@@ -51,6 +51,14 @@ class Problem:
         """What the model offers beyond being a Pyro model."""
         return self.model if isinstance(self.model, Abilities) else _PLAIN
 
+    def in_a_batch(self) -> Problem:
+        """Return the problem of one observation as that of a batch of one; what is no tensor serves all of a batch."""
+        return replace(self, args=tuple(a.unsqueeze(0) if isinstance(a, Tensor) else a for a in self.args))
+
+    def of(self, index: int) -> Problem:
+        """Return the problem of one observation of a batch."""
+        return replace(self, args=tuple(a[index] if isinstance(a, Tensor) else a for a in self.args))
+
 
 class Checkpoints(Protocol):
     """Where a run keeps draws and state as it goes; ``results.store.Store`` is one on disk."""

@@ -30,6 +30,7 @@ from posterior_inpainting.inference.results.settings_of_methods import settings
 from posterior_inpainting.inference.results.store import Store
 from posterior_inpainting.inference.settled import Settled
 from posterior_inpainting.inference.streams import callers_state_kept
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
 
 __all__ = [
@@ -78,7 +79,7 @@ def of_image(
     problem: Problem,
     run: Settled,
     plan: Plan,
-    observation: Observation,
+    observation: Observation | Measurement,
     keep: Collection[str],
     store: str | Path | None = None,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection
 
@@ -10,17 +11,20 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from posterior_inpainting.inference.contract import Method, Plan, Problem
+from posterior_inpainting.inference.contract import Method, Plan
 from posterior_inpainting.inference.density.budget import within
 from posterior_inpainting.inference.execution import of_image, timed_from, with_efficiency
+from posterior_inpainting.inference.problems import problem_of
 from posterior_inpainting.inference.results.chain_statistics import rhat
 from posterior_inpainting.inference.results.containers import group, group_names
 from posterior_inpainting.inference.results.convert import KEPT
 from posterior_inpainting.inference.results.trusted import RHAT, Trusted, Watch
 from posterior_inpainting.inference.results.watched_values import values_of_images
+from posterior_inpainting.inference.results.what_was_seen import is_of
 from posterior_inpainting.inference.settled import check_memory_of_draws, settled
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
 
 __all__ = ["more"]
@@ -32,7 +36,7 @@ _CAN_BE_ADDED_TO = ("markov", "independent")
 def more(
     posterior,
     model: ImageModel,
-    observation: Observation,
+    observation: Observation | Measurement,
     method: Method | None = None,
     *,
     draws: int | None = None,
@@ -84,11 +88,11 @@ def more(
     start = time.perf_counter()
     before = group(posterior, "posterior")
     chains, count = before.sizes["chain"], before.sizes["draw"]
-    problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
+    problem = problem_of(model, observation)
     run = settled(problem, method, draws, chains, until)
     _check(posterior, observation, run.method)
     keep = [name for name in KEPT if name in group_names(posterior)]
-    check_memory_of_draws(observation.image.numel(), count + run.draws, chains, max_memory, keep=keep)
+    check_memory_of_draws(math.prod(observation.shape), count + run.draws, chains, max_memory, keep=keep)
     goal = run.goal if draws is None or until is not None else None
     watch = None if goal is None else Watch(goal, values_of_images(problem, [observation]))
     after = _latents(before) if run.method.draws_are == "markov" else None
@@ -106,7 +110,7 @@ def more(
     return timed_from(start - spent[1], with_efficiency(groups, attrs))
 
 
-def _check(posterior, observation: Observation, method: Method) -> None:
+def _check(posterior, observation: Observation | Measurement, method: Method) -> None:
     """Refuse to go on with something else."""
     kind, label = posterior.attrs["draws_are"], posterior.attrs["method"]
     if kind not in _CAN_BE_ADDED_TO:
@@ -117,12 +121,7 @@ def _check(posterior, observation: Observation, method: Method) -> None:
         raise ValueError(
             f"the posterior is of {label}, and method is {method.label}; give the method that it is of"
         )
-    mask = group(posterior, "constant_data")["mask"].to_numpy()
-    seen = group(posterior, "observed_data")["image"].to_numpy()
-    if mask.shape != tuple(observation.mask.shape) or not (
-        np.array_equal(mask, observation.mask.numpy())
-        and np.array_equal(seen[mask], observation.image.numpy()[mask].astype(seen.dtype))
-    ):
+    if not is_of(posterior, observation):
         raise ValueError("the posterior is of another observation; give the one that it was inferred from")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from posterior_inpainting.inference.contract import Method, Plan, Problem
 from posterior_inpainting.inference.density.budget import within
@@ -22,6 +21,7 @@ from posterior_inpainting.inference.execution import (
     values_of,
     with_efficiency,
 )
+from posterior_inpainting.inference.problems import problem_of, stacked
 from posterior_inpainting.inference.results import convert
 from posterior_inpainting.inference.results.convert import KEPT
 from posterior_inpainting.inference.results.fit_attributes import fit_attributes
@@ -30,15 +30,15 @@ from posterior_inpainting.inference.results.watched_values import values_of_imag
 from posterior_inpainting.inference.settled import check_kept, check_memory_of_draws, settled
 from posterior_inpainting.inference.streams import Streams, callers_state_kept
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.shapes import check_image, describe
 
 __all__ = ["infer", "infer_many", "sample"]
 
 
 def infer(
     model: ImageModel,
-    observation: Observation,
+    observation: Observation | Measurement,
     method: Method | None = None,
     *,
     draws: int | None = None,
@@ -52,14 +52,15 @@ def infer(
     until: Trusted | None = None,
     budget: str | None = None,
 ):
-    """Draw from p(latents, hidden pixels | seen pixels).
+    """Draw from p(latents, hidden pixels | seen pixels), or given what an instrument measured of the image.
 
     Parameters
     ----------
     model
         A model of this collection.
     observation
-        Image and mask; nothing hidden is ever read.
+        Image and mask, of which nothing hidden is ever read; or a ``Measurement``: an image made small, a grey
+        photograph, a tomogram. The whole image is hidden then, and its draws agree with what was measured.
     method
         ``Auto()`` if not given, which chooses by the model and draws until the draws can be trusted. By name:
         ``ChEES()``, ``ParallelTempering()``, ``TemperedSMC()``, ``MALA()``, ``NUTS()``, ``Variational()``, ``MAP()``,
@@ -96,12 +97,14 @@ def infer(
     InferenceData
         Groups ``posterior``, ``posterior_predictive``, ``sample_stats``, ``log_likelihood``,
         ``observed_data``, ``constant_data``; ``attrs`` say what was run and what the draws are
-        (``draws_are``). With ArviZ 1 a ``DataTree`` of the same groups.
+        (``draws_are``). With ArviZ 1 a ``DataTree`` of the same groups. Of a measurement, values are ``measurement`` in
+        ``observed_data`` and ``log_likelihood``.
 
     Raises
     ------
     ValueError
-        If the image does not fit the model, a number is below 1, or the method does not fit the model.
+        If the image does not fit the model, a number is below 1, the method does not fit the model, or the model takes
+        no measurements.
 
     Examples
     --------
@@ -115,11 +118,10 @@ def infer(
     {'chain': 2, 'draw': 50, 'channel': 1, 'row': 8, 'column': 8}
     """
     start = time.perf_counter()
-    _check_image_problem(model, observation)
     check_kept(keep)
-    problem = Problem(model, (observation.image, observation.mask), guide=model.guide)
+    problem = problem_of(model, observation)
     run = settled(problem, method, draws, chains, until, thin)
-    check_memory_of_draws(observation.image.numel(), run.draws, run.chains, max_memory, keep=keep)
+    check_memory_of_draws(math.prod(observation.shape), run.draws, run.chains, max_memory, keep=keep)
     watch = None if run.goal is None else Watch(run.goal, values_of_images(problem, [observation]))
     plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
     with within(budget):
@@ -128,7 +130,7 @@ def infer(
 
 def infer_many(
     model: ImageModel,
-    observations: Sequence[Observation],
+    observations: Sequence[Observation | Measurement],
     method: Method | None = None,
     *,
     draws: int | None = None,
@@ -151,7 +153,7 @@ def infer_many(
     model
         A model of this collection.
     observations
-        Images of one shape, each with its mask.
+        Images of one shape, each with its mask; or measurements by one operator with one noise.
     method
         ``Auto()`` if not given, ``GlobalLocal()``, ``ChEES()``, ``MALA()`` or ``ULA()``.
     draws, chains, seed, progress, thin, keep
@@ -189,9 +191,9 @@ def infer_many(
     if not observations:
         raise ValueError("observations is empty; expected at least one")
     for observation in observations:
-        _check_image_problem(model, observation)
+        problem_of(model, observation)
     check_kept(keep)
-    first = Problem(model, (observations[0].image, observations[0].mask), guide=model.guide)
+    first = problem_of(model, observations[0])
     run = settled(first, method, draws, chains, until, thin)
     if not run.method.runs_together:
         raise ValueError(
@@ -199,11 +201,9 @@ def infer_many(
         )
     count = len(observations)
     check_memory_of_draws(
-        observations[0].image.numel(), run.draws_to_expect, run.chains, max_memory, count, keep
+        math.prod(observations[0].shape), run.draws_to_expect, run.chains, max_memory, count, keep
     )
-    images = torch.stack([o.image for o in observations])
-    masks = torch.stack([o.mask for o in observations])
-    problem = Problem(model, (images, masks), guide=model.guide)
+    problem = replace(first, args=stacked(observations))
     values = values_of_images(problem, observations)
     watch = None if run.goal is None else Watch(run.goal, values, range(count))
     plan = Plan(run.draws, run.chains, Streams(seed), progress, thin=thin, watch=watch)
@@ -214,7 +214,7 @@ def infer_many(
     with callers_state_kept():
         share = (time.perf_counter() - start) / len(observations)
         for index, (drawn, observation) in enumerate(zip(together, observations, strict=True)):
-            one = replace(problem, args=(observation.image, observation.mask))
+            one = replace(problem, args=observation.arguments)
             streams = plan.streams.child("image", index)
             groups = convert.image_groups(drawn, one, observation, streams, keep)
             attrs = attributes(one, run, drawn, seed, share)
@@ -265,6 +265,7 @@ def sample(
     --------
     >>> import pyro
     >>> import pyro.distributions as dist
+    >>> import torch
     >>> from posterior_inpainting.inference import ChEES, sample
     >>> def coin(heads):
     ...     fairness = pyro.sample("fairness", dist.Beta(2.0, 2.0))
@@ -287,11 +288,3 @@ def sample(
         groups = convert.latent_groups(replace(drawn, latents=drawn.latents | derived))
     attrs = attributes(problem, run, drawn, seed, time.perf_counter() - start)
     return with_efficiency(groups, attrs | of_goal(watch))
-
-
-def _check_image_problem(model: ImageModel, observation: Observation) -> None:
-    if not isinstance(model, ImageModel):
-        raise ValueError(f"model is {describe(model)}; expected an ImageModel")
-    if not isinstance(observation, Observation):
-        raise ValueError(f"observation is {describe(observation)}; expected Observation(image, mask)")
-    check_image(observation.image, model.image_shape)

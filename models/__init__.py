@@ -1,6 +1,6 @@
 """Pyro models of images with missing pixels: each a joint density, with a guide beside it."""
 
-from posterior_inpainting.models import datasets, fields, geology, hub, observations, pretrained
+from posterior_inpainting.models import datasets, fields, geology, hub, observations, operators, pretrained
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.bayesian_completion import BayesianCompletion
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
@@ -16,9 +16,11 @@ from posterior_inpainting.models.images import image_files
 from posterior_inpainting.models.images.collection import Collection, read_collection
 from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.linear_gaussian import LinearGaussian
+from posterior_inpainting.models.measurements import Instrument, Measurement
 from posterior_inpainting.models.mixture_field import MixtureField
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.observations import Observation
+from posterior_inpainting.models.ordered import OrderedModel
 from posterior_inpainting.models.pixel_constrained import PixelConstrained
 from posterior_inpainting.models.pluralistic import (
     PluralisticConditional,
@@ -31,6 +33,7 @@ from posterior_inpainting.models.random_weights.layers import (
     BayesianModule,
     bayesian,
 )
+from posterior_inpainting.models.random_weights.weight_laws import LowRankGaussian, WeightSamples
 from posterior_inpainting.models.random_weights.weight_priors import FanIn, Gaussian, ScaleMixture
 from posterior_inpainting.models.supervised import Supervised
 from posterior_inpainting.models.variational_autoencoder import VariationalAutoencoder
@@ -52,12 +55,16 @@ __all__ = [
     "ExpertField",
     "GaussianProcess",
     "ImageModel",
+    "Instrument",
     "LatentCode",
     "LinearGaussian",
+    "LowRankGaussian",
+    "Measurement",
     "MixtureField",
     "MixturePrior",
     "NearestMeasurement",
     "Observation",
+    "OrderedModel",
     "PixelConstrained",
     "PluralisticConditional",
     "PluralisticJoint",
@@ -67,6 +74,7 @@ __all__ = [
     "Supervised",
     "VariationalAutoencoder",
     "WeightDraws",
+    "WeightSamples",
     "bayesian",
     "datasets",
     "fields",
@@ -74,6 +82,7 @@ __all__ = [
     "image_files",
     "geology",
     "observations",
+    "operators",
     "pretrained",
     "read_collection",
 ]

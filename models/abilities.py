@@ -16,6 +16,7 @@ from torch import Tensor
 
 from posterior_inpainting.models.densities.conditionals import Conditionals
 from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
+from posterior_inpainting.models.densities.sequential import SequentialModel
 from posterior_inpainting.models.shapes import Image, Mask
 
 __all__ = ["Abilities", "JointDensity", "refuse_misspelt"]
@@ -88,6 +89,11 @@ class Abilities:
     #: Whether the density is no joint density of latents and pixels: weighted likelihoods, made-up targets, or none
     #: at all. There is no evidence then, and no verdict recommends the draws as a posterior's.
     is_pseudo_posterior: bool = False
+    #: Whether the model may be called with what an ``Instrument`` gave and the instrument, in place of image and mask.
+    takes_measurements: bool = False
+    #: Whether the noise of pixels around the completion is that of seeing them, and not the image's own: another
+    #: instrument's takes its place.
+    noise_is_of_seeing: bool = False
     #: What the guide's draws are of, in words, where not they but their importance weights are the posterior's.
     law_of_draws: str = ""
 
@@ -127,6 +133,13 @@ class Abilities:
         ----------
         image, mask
             ``(channel, row, column)``; without a mask all is seen.
+        """
+        return None
+
+    def sequential(self, *args: Any, **kwargs: Any) -> SequentialModel | None:
+        """Return the latents one after another, for ``ParticleGibbs`` and ``TwistedSMC``, or ``None`` without an order.
+
+        Called with what the model is called with: for an image model ``(image, mask)``, of one image.
         """
         return None
 

@@ -21,6 +21,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
 
 from posterior_inpainting.models.abilities import Abilities
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.shapes import (
     Image,
     ImageShape,
@@ -64,7 +65,8 @@ class ImageModel(Abilities, PyroModule):
 
     ``image`` is ``(channel, row, column)``, or ``(n, channel, row, column)`` for n independent images;
     ``mask`` is boolean, ``True`` = seen, and broadcasts to it. No image means nothing is observed; an
-    image without a mask is wholly seen.
+    image without a mask is wholly seen. Where ``takes_measurements``, the two may be the values and the ``Instrument``
+    of a ``Measurement``: the observed site is ``measurement`` then.
     """
 
     image_shape: ImageShape
@@ -95,8 +97,12 @@ class ImageModel(Abilities, PyroModule):
             return nullcontext()
         return pyro.plate("images", image.shape[0], dim=-1)
 
-    def observe(self, law: dist.TorchDistribution, image: Image | None, mask: Mask | None) -> Image:
+    def observe(
+        self, law: dist.TorchDistribution, image: Image | None, mask: Mask | Instrument | None
+    ) -> Image:
         """Register ``completion`` and ``image``: score seen pixels, let nothing read a hidden one.
+
+        Under an instrument it is ``completion`` and ``measurement``, and the completion is returned.
 
         Parameters
         ----------
@@ -107,6 +113,11 @@ class ImageModel(Abilities, PyroModule):
         """
         # Masked before `to_event`: a mask on a site that is one event already scores wrongly.
         pyro.deterministic("completion", law.mean, event_dim=3)
+        if isinstance(mask, Instrument):
+            assert image is not None
+            measured = mask.law(law.mean, None if self.noise_is_of_seeing else law.variance)
+            pyro.sample("measurement", measured, obs=image.flatten(-3))
+            return law.mean
         if image is not None:
             check_image(image, self.image_shape)
             if mask is not None:

@@ -78,6 +78,8 @@ class BayesianDecoder(ImageModel):
     ((5, 1, 8, 8), ['mean_head.bias', 'mean_head.weight'])
     """
 
+    takes_measurements = True
+
     def __init__(
         self,
         decoder: Any,

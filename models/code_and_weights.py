@@ -6,7 +6,8 @@ With q(theta | D) learnt from a data set D as the law of the weights (Blundell e
           N(\tilde x_i; f_\theta(z)_i, \sigma_\theta(z)_i^2).
 
 Two models of it: :class:`CodeAndWeights` over all weights, and :class:`WeightDraws` over a number of networks drawn
-once, which is cheap, since its posterior is one over z for each network and an evidence for each.
+once, which is cheap, since its posterior is one over z for each network and an evidence for each. ``WeightDraws`` takes
+any other law of the weights too: samples of them, a deep ensemble, a Gaussian of low rank.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder, decode_with
 from posterior_inpainting.models.latent_code import LatentCode
 from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.random_weights.given_weights import Weights
+from posterior_inpainting.models.random_weights.weight_laws import WeightLaw
 from posterior_inpainting.models.shapes import Code, Image, Mask, seen_part
 
 __all__ = ["CodeAndWeights", "WeightDraws"]
@@ -58,6 +61,8 @@ class CodeAndWeights(ImageModel):
 
     _loc: Tensor
     _scale: Tensor
+
+    takes_measurements = True
 
     def __init__(self, trained: BayesianDecoder):
         super().__init__()
@@ -114,7 +119,7 @@ class CodeAndWeights(ImageModel):
 
 
 class WeightDraws(ImageModel):
-    """A number of networks drawn from q(theta | D), as probable one as the other: sites ``network`` and ``z``.
+    """A number of networks drawn from a law of the weights, as probable one as the other: sites ``network`` and ``z``.
 
     The Monte Carlo form of the integral over weights. Its posterior is that of
     :class:`~posterior_inpainting.inference.methods.nested.Nested`;
@@ -124,21 +129,27 @@ class WeightDraws(ImageModel):
     Parameters
     ----------
     trained
-        The decoder's q(theta | D) and the encoder.
+        The decoder's q(theta | D) and the encoder, or a ``WeightLaw`` of a decoder: what ``sample_weights`` or ``swag``
+        returns, or ``WeightSamples.of_networks(...)``.
     count
         Number of networks.
     seed
         Of the networks: the same seed draws the same ones.
+    encoder
+        Beside a ``WeightLaw``: from image and mask to location and scale of q(z | x~), one for all networks. By default
+        each decoder's own ``encoder``.
 
     Attributes
     ----------
     networks
         A :class:`~posterior_inpainting.models.latent_code.LatentCode` for each network, with z its only latent.
+    encoders
+        One for all networks, or one for each.
 
     Raises
     ------
     ValueError
-        For a count below 1.
+        For a count below 1, or where there is no encoder.
 
     Examples
     --------
@@ -149,20 +160,32 @@ class WeightDraws(ImageModel):
     (3, (1, 8, 8))
     """
 
-    def __init__(self, trained: BayesianDecoder, count: int = 16, seed: int = 0):
+    takes_measurements = True
+
+    def __init__(
+        self, trained: BayesianDecoder | WeightLaw, count: int = 16, seed: int = 0, *, encoder: Any = None
+    ):
         super().__init__()
         if count < 1:
             raise ValueError(f"count={count}; expected at least 1 network")
+        if isinstance(trained, WeightLaw):
+            law: Any = trained
+            decoder: Any = trained.network
+        else:
+            law, decoder, encoder = trained.decoder, frozen(trained.decoder, "mean"), trained.encoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            weights = trained.decoder.draw_weights(count)
-        self.encoder = trained.encoder
-        self.image_shape = trained.image_shape
-        self.latent = trained.latent
-        mean = frozen(trained.decoder, "mean")
+            weights = law.draw_weights(count)
         self.networks = nn.ModuleList(
-            LatentCode(_with_weights(mean, weights, index), encoder=trained.encoder) for index in range(count)
+            LatentCode(_with_weights(decoder, weights, index), encoder=encoder) for index in range(count)
         )
+        networks = frozen(self, "networks")
+        encoders = [frozen(network, "encoder") for network in networks]
+        if None in encoders:
+            raise ValueError(f"{type(decoder).__name__} carries no encoder; give encoder=...")
+        self.encoders = nn.ModuleList(encoders if encoder is None else encoders[:1])
+        self.image_shape = networks[0].image_shape
+        self.latent = networks[0].latent
 
     @property
     def guide_is_trained(self) -> bool:
@@ -181,9 +204,23 @@ class WeightDraws(ImageModel):
         """Draw a network whatever is seen, and z from the encoder's law."""
         with self.images_plate(image):
             network = pyro.sample("network", self._uniform())
-            zeros = frozen(self, "networks")[0]._zeros(*self.image_shape)
-            z = pyro.sample("z", _encoded(self.encoder, zeros, image, mask))
+            z = pyro.sample("z", self._encode(network, image, mask))
         return {"network": network, "z": z}
+
+    def _encode(self, network: Tensor, image: Image | None, mask: Mask | None) -> dist.Independent:
+        """Return the law of z under the encoder of each of ``network``, ``(*batch,)``."""
+        zeros = frozen(self, "networks")[0]._zeros(*self.image_shape)
+        laws = [_encoded(encoder, zeros, image, mask).base_dist for encoder in self.encoders]
+        if len(laws) == 1:
+            return laws[0].to_event(1)
+        chosen = F.one_hot(network, len(laws)).unsqueeze(
+            -1
+        )  # a choice that is right in any batch, and under vmap
+        loc, scale = (
+            (torch.stack(values, -2) * chosen).sum(-2)
+            for values in ([law.loc for law in laws], [law.scale for law in laws])
+        )
+        return dist.Normal(loc, scale).to_event(1)
 
     def _uniform(self) -> dist.Categorical:
         networks = frozen(self, "networks")

@@ -26,6 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.images.available_memory import check_memory
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.networks.hourglass import Hourglass
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_mask
 
@@ -65,6 +66,9 @@ class DeepImagePrior(ImageModel):
     >>> tuple(model.complete(torch.randn(3, model.latent)).shape)
     (3, 1, 16, 16)
     """
+
+    takes_measurements = True
+    noise_is_of_seeing = True
 
     def __init__(
         self,
@@ -131,8 +135,10 @@ class DeepImagePrior(ImageModel):
             kept = {"completion": self.complete(latents["weights"])}
         return {**kept, **latents} if self.keep_weights else kept
 
-    def log_densities(self, image: Image, mask: Mask | None = None) -> WeightDensity:
-        """Return the same numbers as :meth:`forward` scores, and their gradient chain after chain."""
+    def log_densities(self, image: Image, mask: Mask | None = None) -> WeightDensity | None:
+        """Return the same numbers as :meth:`forward` scores, and their gradient chain after chain; of pixels alone."""
+        if isinstance(mask, Instrument):
+            return None
         return WeightDensity(self, image, mask)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.shapes import Image, Mask, check_image, refuse_eight_bits, seen_part
 
 __all__ = ["EmpiricalPrior"]
@@ -55,6 +56,7 @@ class EmpiricalPrior(ImageModel):
     """
 
     guide_is_exact = True
+    takes_measurements = True
 
     def __init__(self, images: Image, noise: float = 0.1, nearest: int | None = None):
         super().__init__()
@@ -129,6 +131,10 @@ class EmpiricalPrior(ImageModel):
 
     def _log_likelihoods(self, image: Image | None, mask: Mask | None) -> Tensor:
         """Return the log density of the seen pixels given each of the images, ``(*batch, n)``."""
+        if isinstance(mask, Instrument):
+            assert image is not None
+            variance = self.images.new_full((1, 1, 1), self.noise**2)
+            return mask.law(self.images, variance).log_prob(image.flatten(-3).unsqueeze(-2))
         image, seen = seen_part(image, mask, self.image_shape, self.images)
         flat = self.images.flatten(1)
         target, where = image.flatten(-3), seen.flatten(-3).to(flat)

@@ -30,9 +30,12 @@ from torch import Generator, Tensor
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.densities.conditionals import Conditionals
+from posterior_inpainting.models.fields.channel_prior import ChannelPrior
 from posterior_inpainting.models.fields.conjugate_gradients import conjugate_gradients
+from posterior_inpainting.models.fields.mean_colour import MeanColour
+from posterior_inpainting.models.fields.seen_of_field import seen_of_field
 from posterior_inpainting.models.networks.experts import Experts
-from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_shape, seen_part
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask, check_shape
 
 __all__ = ["ExpertField"]
 
@@ -54,11 +57,15 @@ class ExpertField(ImageModel):
         Standard deviation of a seen pixel around the completion.
     tolerance
         Of the solver: largest residual relative to the right-hand side.
+    colours
+        Law of the mean colour of images (``MeanColour``), of which filters say nothing and a grey photograph neither:
+        ``ChannelPrior.of_photographs()``. Seen pixels say it by themselves, and need none.
 
     Raises
     ------
     ValueError
-        For other channels than the experts', an image smaller than a filter, or noise that is not positive.
+        For other channels than the experts' or the colours', an image smaller than a filter, or noise that is not
+        positive.
 
     Examples
     --------
@@ -67,8 +74,17 @@ class ExpertField(ImageModel):
     (1, 16, 16)
     """
 
+    takes_measurements = True
+    noise_is_of_seeing = True
+
     def __init__(
-        self, experts: Experts, image_shape: ImageShape, *, noise: float = 0.02, tolerance: float = 1e-4
+        self,
+        experts: Experts,
+        image_shape: ImageShape,
+        *,
+        noise: float = 0.02,
+        tolerance: float = 1e-4,
+        colours: ChannelPrior | None = None,
     ):
         super().__init__()
         self.image_shape = tuple(check_shape(image_shape))
@@ -85,7 +101,10 @@ class ExpertField(ImageModel):
             raise ValueError(
                 f"noise={noise}, tolerance={tolerance}; expected positive numbers, tolerance below 1"
             )
+        if colours is not None and colours.channels != experts.channels:
+            raise ValueError(f"colours is of {colours.channels} channels, the experts of {experts.channels}")
         self.experts = experts
+        self.mean_colour = None if colours is None else MeanColour(colours)
         self.noise, self.tolerance = noise, tolerance
 
     @classmethod
@@ -110,7 +129,9 @@ class ExpertField(ImageModel):
             pixels = pyro.sample("pixels", dist.Normal(ridge, experts.ridge**-0.5).to_event(3))
             if am_i_wrapped():  # called as a plain function: there is no one to weigh for
                 flat = pixels.reshape(-1, *self.image_shape)
-                pyro.factor("experts", experts.log_experts(flat).reshape(pixels.shape[:-3]))
+                factor = experts.log_experts(flat).reshape(pixels.shape[:-3])
+                colour = frozen(self, "mean_colour")
+                pyro.factor("experts", factor if colour is None else factor + colour.log_factor(pixels))
             return self.observe(dist.Normal(pixels, self.noise), image, mask)
 
     def conditionals(self, image: Image, mask: Mask | None = None) -> ExpertConditionals:
@@ -131,10 +152,9 @@ class ExpertConditionals(Conditionals):
 
     def __init__(self, model: ExpertField, image: Image, mask: Mask | None = None):
         self.experts: Experts = frozen(model, "experts")
+        self.colour: MeanColour | None = frozen(model, "mean_colour")
         self.shape, self.noise, self.tolerance = model.image_shape, model.noise, model.tolerance
-        target, seen = seen_part(image, mask, self.shape, self.experts.filters)
-        # Of several images there is a chain each.
-        self.target, self.seen = (one.reshape(-1, *self.shape).to(target) for one in (target, seen))
+        self.seen = seen_of_field(image, mask, self.shape, self.noise, self.experts.filters)
 
     @torch.no_grad()
     def start(self, chains: int, generator: Generator) -> dict[str, Tensor]:
@@ -159,10 +179,8 @@ class ExpertConditionals(Conditionals):
     def log_density(self, latents: dict[str, Tensor]) -> Tensor:
         """Return that of pixels and seen pixels."""
         pixels = latents["pixels"]
-        residual = (pixels - self.target) * self.seen / self.noise
-        seen = -0.5 * residual.square().sum((-3, -2, -1))
-        constant = self.seen.sum() * math.log(self.noise * math.sqrt(2 * math.pi))
-        return self.experts.log_density(pixels) + seen - constant
+        found = self.experts.log_density(pixels) + self.seen.log_density(pixels)
+        return found if self.colour is None else found + self.colour.log_factor(pixels)
 
     def _pixels(self, precisions: list[Tensor], like: Image, generator: Generator | None) -> Image:
         """Draw pixels given the precisions of responses, or return their mean where there is no generator."""
@@ -173,19 +191,25 @@ class ExpertConditionals(Conditionals):
                 return torch.zeros_like(shaped)
             return torch.randn(shaped.shape, generator=generator, dtype=like.dtype, device=like.device)
 
-        experts, certain = self.experts, self.seen / self.noise**2
+        experts, seen, colour = self.experts, self.seen, self.colour
         right = experts.adjoint([noise(d) * d.sqrt() for d in precisions], like)
         right += experts.ridge * experts.centre + math.sqrt(experts.ridge) * noise(like)
-        right += certain * self.target + certain.sqrt() * noise(like)
+        right += seen.adjoint(seen.values + noise(seen.values.expand(len(like), *seen.values.shape[1:])))
+
+        diagonal = experts.diagonal(precisions) + seen.diagonal
+        if colour is not None:
+            right += colour.right(noise, like)
+            diagonal = diagonal + colour.diagonal(like)
 
         def times(x: Image) -> Image:
             """Multiply images by the precision that the components leave, and by that of what is seen."""
-            return experts.precision_times(x, precisions) + certain * x
+            found = experts.precision_times(x, precisions) + seen.adjoint(seen.measured(x))
+            return found if colour is None else found + colour.precision_times(x)
 
         # Solved for is what is left of a guess, in units in which the diagonal is 1: the sharp precisions of seen
         # pixels would be all that the tolerance is about otherwise.
-        guess = torch.where(self.seen > 0, self.target, like)
-        unit = (experts.diagonal(precisions) + certain).rsqrt()
+        guess = seen.guess(like)
+        unit = diagonal.rsqrt()
         left = conjugate_gradients(
             lambda y: unit * times(unit * y),
             lambda y: y,

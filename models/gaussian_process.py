@@ -12,6 +12,7 @@ draw from the prior costs one FFT (:mod:`~posterior_inpainting.models.fields.cir
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,12 +22,19 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
+from posterior_inpainting.models.fields.channel_prior import (
+    ChannelPrior,
+    channel_prior,
+    words_of_unseen,
+)
 from posterior_inpainting.models.fields.circulant import CirculantEmbedding
 from posterior_inpainting.models.fields.completed_field import ConjugateGradients
 from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS, best_fit
 from posterior_inpainting.models.fields.matheron import WhitePosterior
+from posterior_inpainting.models.fields.measured_covariance import measured_covariance
 from posterior_inpainting.models.fields.seen_covariance import Cholesky, SeenCovariance, mixed
 from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image, ImageShape, Mask, seen_part
 
@@ -76,6 +84,8 @@ class GaussianProcess(ImageModel):
     """
 
     guide_is_exact = True
+    takes_measurements = True
+    noise_is_of_seeing = True
 
     def __init__(
         self,
@@ -104,6 +114,8 @@ class GaussianProcess(ImageModel):
             raise ValueError("covariance is not symmetric and positive definite")
         self.kernel, self.image_shape = kernel, tuple(image_shape)
         self.dense_limit, self.tolerance = dense_limit, tolerance
+        #: Channels of which :meth:`fit` saw no value: what it says of them is its prior's, given the others.
+        self.unseen_channels: tuple[int, ...] = ()
         self.embedding = CirculantEmbedding(kernel, rows, columns)
         self.latent = channels * math.prod(self.embedding.torus)
         self.register_buffer("mean", mean.expand(channels).reshape(-1, 1, 1).float())
@@ -118,6 +130,7 @@ class GaussianProcess(ImageModel):
         kernel: StationaryKernel | Sequence[StationaryKernel] = DEEP_IMAGE_PRIORS,
         *,
         noise_floor: float = 0.004,
+        colours: ChannelPrior | str | None = "photographs",
         seed: int = 0,
         dense_limit: int = 6144,
         each: Callable[[], Any] | None = None,
@@ -128,15 +141,22 @@ class GaussianProcess(ImageModel):
         likelihoods of square blocks at random places that is maximised (a composite likelihood, Varin et al.
         2011), 8 times 512 seen values: cheap at any size, and blind to what varies beyond a block.
 
+        Of several channels, mean and covariance have a prior, and the likelihood times the prior is maximised. Where
+        one channel is seen at many pixels and another at none, nothing in the image says how the two go together: the
+        hidden one's mean, its slope on the seen one and its variance are the prior's, and a warning says so.
+
         Parameters
         ----------
         observation
             What is seen; hidden pixels are not read.
         kernel
             A kernel with its starting lengthscale, or several, of which the one with the highest marginal
-            likelihood is kept: by default deep image priors of several depths.
+            likelihood is kept: by default deep image priors of several depths, and one that resamples.
         noise_floor
             Smallest noise, in the image's units: a grey level of 8 bits.
+        colours
+            Prior of the channels' mean and covariance; ``"photographs"`` is that of photographs where there are three,
+            and none otherwise, and None is none: then a hidden channel is as the start of the fit has it.
         seed
             Of the places of the blocks.
         dense_limit
@@ -147,7 +167,12 @@ class GaussianProcess(ImageModel):
         Raises
         ------
         ValueError
-            If fewer than 3 values are seen, or the floor is not positive.
+            If fewer than 3 values are seen, the floor is not positive, or the prior is of other channels.
+
+        Warns
+        -----
+        UserWarning
+            If a channel is not seen at all; ``unseen_channels`` names those.
 
         Examples
         --------
@@ -155,12 +180,15 @@ class GaussianProcess(ImageModel):
         >>> image = datasets.load("digits")[0]
         >>> seen = Observation(image, observations.scatter(image.shape, keep=0.5))
         >>> model = GaussianProcess.fit(seen)
-        >>> model.kernel.depth in (2, 4, 8, 16), bool(model.noise >= 0.004)
+        >>> model.kernel.lengthscale > 0, bool(model.noise >= 0.004)
         (True, True)
         """
         kernels = [kernel] if isinstance(kernel, StationaryKernel) else list(kernel)
-        found = best_fit(observation, kernels, noise_floor=noise_floor, seed=seed, each=each)
-        return cls(
+        prior = channel_prior(colours, observation.shape[0])
+        found = best_fit(observation, kernels, noise_floor=noise_floor, seed=seed, colours=prior, each=each)
+        if found.unseen:
+            warnings.warn(words_of_unseen(found.unseen, observation.shape[0], prior), stacklevel=2)
+        model = cls(
             found.kernel,
             observation.shape,
             mean=found.mean,
@@ -168,6 +196,8 @@ class GaussianProcess(ImageModel):
             noise=found.noise,
             dense_limit=dense_limit,
         )
+        model.unseen_channels = found.unseen
+        return model
 
     def forward(self, image: Image | None = None, mask: Mask | None = None) -> Image:
         """Draw white noise z, filter it to a field, and draw the image around it."""
@@ -207,6 +237,10 @@ class GaussianProcess(ImageModel):
         ValueError
             If more than ``dense_limit`` values are seen.
         """
+        if isinstance(mask, Instrument):
+            raise ValueError(
+                "the law of single pixels is that of an image behind a mask; take draws of a measurement"
+            )
         residual, (covariance, *_) = self._residual_and_covariances(image, mask)
         if not isinstance(covariance, Cholesky) or residual.dim() > 3:
             raise ValueError(
@@ -224,7 +258,13 @@ class GaussianProcess(ImageModel):
     def _residual_and_covariances(
         self, image: Image | None, mask: Mask | None
     ) -> tuple[Image, list[SeenCovariance]]:
-        """``x - m``, 0 where hidden, float64, and the covariance of each mask."""
+        """``x - m``, 0 where hidden, float64, and the covariance of each mask; the same of values."""
+        if isinstance(mask, Instrument):
+            assert image is not None
+            values = image - mask.operator(self.mean.expand(self.image_shape))
+            channels = self.covariance.double()
+            limits = self.dense_limit, self.tolerance
+            return values.double(), [measured_covariance(self.embedding, channels, mask, *limits)]
         several = mask is not None and mask.dim() > 3  # else one mask, whose covariance is found once
         image, whole = seen_part(image, mask, self.image_shape, self.mean)
         residual = torch.where(whole, image - self.mean, 0.0).double()

@@ -22,9 +22,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from posterior_inpainting.models.base import ImageModel, frozen
-from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity
+from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity, pixels_of
 from posterior_inpainting.models.fitted_noise import Projection, give_noise
 from posterior_inpainting.models.likelihoods import Weighted, context_weights, likelihood_of
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.mixture_prior import MixturePrior
 from posterior_inpainting.models.networks.decoder import Decoder, as_decoder
 from posterior_inpainting.models.networks.rows_of_codes import Speed, is_vectorised
@@ -82,6 +83,8 @@ class LatentCode(ImageModel):
     >>> tuple(model.guide(image, mask).shape), tuple(model(image, mask).shape)
     ((2,), (1, 8, 8))
     """
+
+    takes_measurements = True
 
     def __init__(
         self,
@@ -230,7 +233,7 @@ class LatentCode(ImageModel):
         """Draw z from its prior, then the image around its decoding."""
         with self.images_plate(image):
             law = self._drawn_law()
-            if self.context_window is not None and mask is not None:
+            if self.context_window is not None and isinstance(mask, Tensor):
                 whole = mask.expand(torch.broadcast_shapes(mask.shape, self.image_shape))
                 law = Weighted(law, context_weights(whole, self.context_window))
             return self.observe(law, image, mask)
@@ -255,12 +258,12 @@ class LatentCode(ImageModel):
         """
         if not self._has_closed_form:
             return None
-        pixels = PIXELS[self.likelihood](image, mask)
+        pixels = pixels_of(self.likelihood, image, mask)
         return PixelDensity(self._frozen_decoder.restrict, pixels, prior=self._law_of_codes())
 
     def guide(self, image: Image | None = None, mask: Mask | None = None) -> Any:
         """Draw z from the encoder's q(z | x~), or from an ``AutoNormal`` where there is no encoder."""
-        if self.encoder is None:
+        if self.encoder is None or isinstance(mask, Instrument):
             return super().guide(image, mask)
         shown = seen_part(image, mask, self.image_shape, self._zeros(0))
         with self.images_plate(image):

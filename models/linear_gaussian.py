@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.models.base import ImageModel
-from posterior_inpainting.models.densities.normal_pixels import NormalPixels
-from posterior_inpainting.models.densities.pixel_density import PixelDensity
+from posterior_inpainting.models.densities.pixel_density import PixelDensity, pixels_of
+from posterior_inpainting.models.likelihoods import normal
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.networks.decoder import Restricted
 from posterior_inpainting.models.principal_components import fit_of_seen, spectrum_of
 from posterior_inpainting.models.shapes import (
@@ -64,6 +65,7 @@ class LinearGaussian(ImageModel):
     """
 
     guide_is_exact = True
+    takes_measurements = True
 
     def __init__(self, loadings: Tensor, mean: Image, noise: float | Tensor):
         super().__init__()
@@ -129,14 +131,13 @@ class LinearGaussian(ImageModel):
 
     def log_densities(self, image: Image, mask: Mask | None = None) -> PixelDensity:
         """Return the same numbers as :meth:`forward` scores as a fast function."""
-        return PixelDensity(self._restrict, NormalPixels(image, mask))
+        return PixelDensity(self._restrict, pixels_of(normal, image, mask))
 
     def exact_posterior(
         self, image: Image | None = None, mask: Mask | None = None
     ) -> dist.MultivariateNormal:
         """Return p(z | x~), batch shape that of the images, event shape ``(latent,)``."""
-        residual, seen = self._residual_and_seen(image, mask)
-        precision, weighted = self._precision_and_weighted(residual, seen)
+        precision, weighted, _, _ = self._conditioned(image, mask)
         loc = torch.linalg.solve(precision, weighted)
         dtype = self.mean.dtype
         # The covariance is factorised in double precision: in single it is not always symmetric enough.
@@ -148,26 +149,39 @@ class LinearGaussian(ImageModel):
 
         By the matrix determinant and inversion lemmas, so that only latent x latent systems are solved.
         """
-        residual, seen = self._residual_and_seen(image, mask)
-        precision, weighted = self._precision_and_weighted(residual, seen)
-        noise2 = self.noise.double() ** 2
+        precision, weighted, square, log_scale = self._conditioned(image, mask)
         explained = (weighted * torch.linalg.solve(precision, weighted)).sum(-1)
-        quadratic = residual.square().sum(-1) / noise2 - explained
-        log_det = torch.logdet(precision) + seen.sum(-1) * (2 * math.pi * noise2).log()
-        return -0.5 * (quadratic + log_det)
+        return -0.5 * (square - explained + torch.logdet(precision)) - log_scale
 
     def _restrict(self, pixels: Tensor) -> Restricted:
         loadings, mean = self.loadings[pixels], self.mean.flatten()[pixels]
         return lambda z: (z @ loadings.T + mean, self.noise, lambda slope, _: slope @ loadings)
 
-    def _residual_and_seen(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor]:
-        """Flatten ``x - m`` (0 where hidden) and the mask, both ``(*batch, pixel)`` float64."""
-        image, seen = seen_part(image, mask, self.image_shape, self.mean)
-        residual = torch.where(seen, image - self.mean, 0.0)
-        return residual.flatten(-3).double(), seen.flatten(-3).double()
+    def _conditioned(
+        self, image: Image | None, mask: Mask | Instrument | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return p(z | x~)'s precision, that times its mean, and the square and log scale of what was seen.
 
-    def _precision_and_weighted(self, residual: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        loadings, noise2 = self.loadings.double(), self.noise.double() ** 2
+        All float64: ``(*batch, latent, latent)``, ``(*batch, latent)`` and ``(*batch,)`` twice, of values in units of
+        their noise.
+        """
+        loadings = self.loadings.double()
         identity = torch.eye(self.latent, dtype=loadings.dtype, device=loadings.device)
-        precision = identity + (loadings.T * seen.unsqueeze(-2)) @ loadings / noise2
-        return precision, residual @ loadings / noise2
+        if isinstance(mask, Instrument):
+            assert image is not None
+            rows, root, log_det = mask.whitened(self.noise.double() ** 2, loadings)
+            loadings = rows @ loadings
+            values = torch.linalg.solve_triangular(
+                root, image.flatten(-3).double().unsqueeze(-1), upper=False
+            )
+            residual = values.squeeze(-1) - rows @ self.mean.flatten().double()
+            log_scale = log_det + len(rows) * 0.5 * math.log(2 * math.pi)
+            precision = identity + loadings.T @ loadings
+        else:
+            image, whole = seen_part(image, mask, self.image_shape, self.mean)
+            noise, seen = self.noise.double(), whole.flatten(-3).double()
+            loadings = loadings / noise
+            residual = torch.where(whole, image - self.mean, 0.0).flatten(-3).double() / noise
+            log_scale = seen.sum(-1) * (noise * math.sqrt(2 * math.pi)).log()
+            precision = identity + (loadings.T * seen.unsqueeze(-2)) @ loadings
+        return precision, residual @ loadings, residual.square().sum(-1), log_scale

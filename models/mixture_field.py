@@ -15,6 +15,7 @@ it is the yardstick of samplers that denoise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -24,6 +25,7 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.densities.reverse_diffusion import ReverseDiffusion
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.shapes import (
     Image,
     ImageShape,
@@ -71,6 +73,8 @@ class MixtureField(ImageModel):
     """
 
     guide_is_exact = True
+    takes_measurements = True
+    noise_is_of_seeing = True
 
     def __init__(
         self,
@@ -160,23 +164,42 @@ class MixtureField(ImageModel):
         """Return the mixture as samplers by denoising ask for it."""
         return MixtureDenoising(self)
 
-    def _conditioned(self, image: Image | None, mask: Mask | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _conditioned(
+        self, image: Image | None, mask: Mask | Instrument | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return log weight times evidence, mean and covariance of each component, ``(*batch, component, ...)``."""
-        image, seen = seen_part(image, mask, self.image_shape, self.means)
-        seen = seen.flatten(-3).unsqueeze(-2)
-        root = seen.double() / self.noise  # of the precision that each pixel is seen with
-        residual = torch.where(seen, image.flatten(-3).unsqueeze(-2) - self.means, 0.0) * root
-        weighted = self.covariances * root.unsqueeze(-2)
-        inner = torch.linalg.cholesky(
-            root.unsqueeze(-1) * weighted + torch.eye(root.shape[-1]).to(self.means)
-        )
+        on_rows, residual, scale = self._seen_in_units_of_noise(image, mask)
+        weighted = on_rows(self.covariances)
+        inner = on_rows(weighted.transpose(-1, -2))
+        inner = torch.linalg.cholesky(inner + torch.eye(inner.shape[-1]).to(inner))
         gain = torch.cholesky_solve(weighted.transpose(-1, -2), inner)
         means = self.means + (gain.transpose(-1, -2) @ residual.unsqueeze(-1)).squeeze(-1)
         half = torch.linalg.solve_triangular(inner, residual.unsqueeze(-1), upper=False)
         log_det = inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        scale = seen.sum(-1) * math.log(self.noise * math.sqrt(2 * math.pi))
         evidence = self.log_weights - 0.5 * half.square().sum((-1, -2)) - log_det - scale
         return evidence, means, self.covariances - weighted @ gain
+
+    def _seen_in_units_of_noise(
+        self, image: Image | None, mask: Mask | Instrument | None
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        """Return how matrices ``(..., pixel)`` are multiplied by W', W the rows of what was seen, and two parts more.
+
+        What was seen less ``W m_k`` of each component, ``(*batch, component, value)``, and the log of the scale,
+        ``(*batch, 1)``.
+        """
+        if isinstance(mask, Instrument):
+            assert image is not None
+            rows, root, log_det = mask.whitened(0.0, self.means)
+            values = image.flatten(-3).to(rows).unsqueeze(-1)
+            values = torch.linalg.solve_triangular(root, values, upper=False).squeeze(-1)
+            scale = log_det + len(rows) * 0.5 * math.log(2 * math.pi)
+            return lambda m: m @ rows.T, values.unsqueeze(-2) - self.means @ rows.T, scale.unsqueeze(-1)
+        image, seen = seen_part(image, mask, self.image_shape, self.means)
+        seen = seen.flatten(-3).unsqueeze(-2)
+        root = seen.double() / self.noise  # of the precision that each pixel is seen with
+        residual = torch.where(seen, image.flatten(-3).unsqueeze(-2) - self.means, 0.0) * root
+        scale = seen.sum(-1) * math.log(self.noise * math.sqrt(2 * math.pi))
+        return lambda matrix: matrix * root.unsqueeze(-2), residual, scale
 
 
 class MixtureDenoising(ReverseDiffusion):

@@ -79,6 +79,11 @@ class Observation:
         object.__setattr__(self, "mask", mask)
 
     @property
+    def arguments(self) -> tuple[Image, Mask]:
+        """What models are called with: image and mask."""
+        return self.image, self.mask
+
+    @property
     def shape(self) -> ImageShape:
         """``(channel, row, column)``."""
         return tuple(self.image.shape)  # type: ignore[return-value]

@@ -9,7 +9,7 @@ whole images, a constraint network g reads what is seen, and the law of completi
 
 The model is p, the guide is q. They are not the same law: a sequence that goes from the first pixel to the last cannot
 look ahead to what is seen below, which is what g is for, and g is learnt. The importance weights p(x) / q(x_h) of q's
-draws, and their Pareto k-hat, say how far q is from p's own conditional.
+draws, and their Pareto k-hat, say how far q is from p's own conditional; ``ParticleGibbs()`` draws from that.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch.distributions import kl_divergence
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.autoregressive.image_law import AutoregressiveImage, PixelsGivenEarlier
 from posterior_inpainting.models.autoregressive.pixel_laws import CategoricalPixels, PixelLaw, law_from
+from posterior_inpainting.models.autoregressive.pixel_steps import PixelSteps
 from posterior_inpainting.models.base import ImageModel, frozen
 from posterior_inpainting.models.shapes import Code, Image, InputError, Mask, seen_mask, seen_part
 
@@ -203,6 +204,18 @@ class PixelConstrained(ImageModel):
         image, mask = self._checked(image, mask)
         return self._law_of_guide(image, mask, code)
 
+    def sequential(  # type: ignore[override]
+        self, image: Image | None = None, mask: Mask | None = None
+    ) -> PixelSteps | None:
+        """Return the hidden pixels in raster order, for draws of the prior network's own p(hidden | seen).
+
+        ``None`` for networks with a code, or without an image.
+        """
+        image, mask = self._checked(image, mask)
+        if image is None or frozen(self, "encoder") is not None:
+            return None
+        return PixelSteps(self.constrained_law, image, mask)
+
     def cross_entropies(
         self, image: Image, mask: Mask | None = None, joint: bool = False
     ) -> dict[str, Tensor]:
@@ -239,15 +252,8 @@ class PixelConstrained(ImageModel):
         return self._image_law(image, mask, self._constraint(image, mask), code, self.temperature)
 
     def _image_law(self, image, mask, constraint, code, temperature: float) -> AutoregressiveImage:
-        return AutoregressiveImage(
-            self._network("prior"),
-            self.law,
-            image=image,
-            mask=mask,
-            constraint=constraint,
-            code=code,
-            temperature=temperature,
-        )
+        given = {"image": image, "mask": mask, "constraint": constraint, "code": code}
+        return AutoregressiveImage(self._network("prior"), self.law, **given, temperature=temperature)
 
     def _scored(self, law: AutoregressiveImage, hidden: Image) -> Tensor:
         """Log conditionals of the draw; without a need for them, and only then, the pass is left out."""

@@ -46,6 +46,8 @@ class VariationalAutoencoder(ImageModel):
     ((5, 1, 8, 8), (5, 2))
     """
 
+    takes_measurements = True
+
     def __init__(self, decoder: Any, encoder: Any):
         super().__init__()
         self.decoder = decoder

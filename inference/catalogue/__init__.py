@@ -6,6 +6,7 @@ to Python: ``build("gan", observation)``. The folder of a prior of one's own goe
 
 from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.catalogue.entry import Entry, Given, written
+from posterior_inpainting.inference.catalogue.instruments import INSTRUMENTS, InstrumentEntry, instrument
 from posterior_inpainting.inference.catalogue.masks import MASKS, MaskEntry, mask
 from posterior_inpainting.inference.catalogue.methods import METHODS, MethodEntry, method
 from posterior_inpainting.inference.catalogue.models import (
@@ -21,6 +22,7 @@ from posterior_inpainting.inference.catalogue.priors import PRIORS, PriorEntry
 
 __all__ = [
     "APPROACHES",
+    "INSTRUMENTS",
     "MASKS",
     "METHODS",
     "MODELS",
@@ -28,6 +30,7 @@ __all__ = [
     "Approach",
     "Entry",
     "Given",
+    "InstrumentEntry",
     "MaskEntry",
     "MethodEntry",
     "PriorEntry",
@@ -36,6 +39,7 @@ __all__ = [
     "check_shape_of",
     "entry",
     "fitting",
+    "instrument",
     "mask",
     "method",
     "written",

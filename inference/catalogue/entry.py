@@ -14,8 +14,9 @@ from posterior_inpainting.inference.drawing_in_windows import side_of_pieces
 from posterior_inpainting.inference.windows import windows
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.images.available_memory import check_memory
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
-from posterior_inpainting.models.shapes import ImageShape
+from posterior_inpainting.models.shapes import Image, ImageShape, Mask
 
 __all__ = ["Entry", "Given", "MadeFrom", "written"]
 
@@ -39,13 +40,13 @@ class Given:
     shape
         ``(channel, row, column)`` of the images to complete.
     observation
-        One of them, behind its mask; ``None`` where there is none yet.
+        One of them, behind its mask or measured; ``None`` where there is none yet.
     root
         Folder of the data set, where it is not found by itself.
     """
 
     shape: ImageShape
-    observation: Observation | None = None
+    observation: Observation | Measurement | None = None
     root: str | Path | None = None
 
 
@@ -57,7 +58,7 @@ class _Maker(ModelMaker):
     root: str | Path | None
     for_each_image: bool
 
-    def __call__(self, observation: Observation) -> ImageModel:
+    def __call__(self, observation: Observation | Measurement) -> ImageModel:
         return self.make(Given(observation.shape, observation, self.root))
 
 
@@ -96,6 +97,10 @@ class Entry:
     fits
         Whether ``complete`` brings images of other sizes and channels to those that it takes, and their completions
         back.
+    measured
+        Whether it takes a ``Measurement`` too.
+    finish
+        As for ``Approach``: what is done to the completions of an optimiser afterwards.
     """
 
     name: str
@@ -116,6 +121,8 @@ class Entry:
     least: int = 1
     bytes_a_value: float = 0.0
     fits: bool = False
+    measured: bool = False
+    finish: Callable[[Image, Image, Mask], Image] | None = None
 
     @property
     def shapes(self) -> str:
@@ -130,10 +137,13 @@ class Entry:
 
     @property
     def settings(self) -> str:
-        """Method, draws and chains by default, in words."""
+        """Method, draws and chains by default, in words, and what is done afterwards."""
         restarts = self.method.draws_are == "restarts"
         most = "" if self.method.goal is None else "at most "
-        return written(self.method) + ("" if restarts else f", {most}{self.draws} draws x {self.chains}")
+        numbers = "" if restarts else f", {most}{self.draws} draws x {self.chains}"
+        return (
+            written(self.method) + numbers + ("" if self.finish is None else f", then {self.finish.__name__}")
+        )
 
     def takes(self, shape: ImageShape) -> bool:
         """Whether it takes images of a shape.
@@ -165,9 +175,11 @@ class Entry:
     def approach(self, root: str | Path | None = None) -> Approach:
         """Return model, method and draws; the model is made when an observation is there."""
         maker = _Maker(self.make, root, self.made_from in ("patches", "image"))
-        return Approach(maker, self.method, self.draws, self.chains, self.margin, self.least)
+        return Approach(maker, self.method, self.draws, self.chains, self.margin, self.least, self.finish)
 
-    def check(self, observation: Observation, approach: Approach, available: float | None = None) -> None:
+    def check(
+        self, observation: Observation | Measurement, approach: Approach, available: float | None = None
+    ) -> None:
         """Raise ``ValueError`` for an image that it cannot complete: too small, or too large for the memory.
 
         Parameters
@@ -188,8 +200,8 @@ class Entry:
             side = side_of_pieces(approach.method)
             largest = max(part.pixels for part in windows(observation.mask, self.margin, self.least, side))
             values = observation.shape[0] * largest * self.bytes_a_value * approach.chains
-            kept = observation.image.numel() * approach.draws * approach.chains * _KEPT
-            size = f"{len(observation.image)} x {rows} x {columns}"
+            kept = math.prod(observation.shape) * approach.draws * approach.chains * _KEPT
+            size = " x ".join(map(str, observation.shape))
             check_memory(values + kept, f"{self.name} on an image of {size}", available=available)
 
     def model(self, root: str | Path | None = None) -> ImageModel:

@@ -42,6 +42,7 @@ FURTHER = (
         seconds=40,
         gradients=500_000,
         priors=("fashion-mnist-bayesian-decoder",),
+        measured=True,
     ),
     Entry(
         name="digits-vae-2d",
@@ -55,6 +56,7 @@ FURTHER = (
         gradients=30_000,
         shape=(1, 8, 8),
         priors=("digits-vae-2d",),
+        measured=True,
     ),
     Entry(
         name="digits-linear",
@@ -69,6 +71,7 @@ FURTHER = (
         made_from="patches",
         shape=(1, 8, 8),
         largest=8,
+        measured=True,
     ),
     Entry(
         name="natural-linear",
@@ -83,6 +86,7 @@ FURTHER = (
         made_from="patches",
         shape=(3, 8, 8),
         largest=32,
+        measured=True,
     ),
     Entry(
         name="deep-image-prior-full",
@@ -96,6 +100,7 @@ FURTHER = (
         gradients=7_000,
         made_from="image",
         shape=None,
+        measured=True,
     ),
     Entry(
         name="photographs-diffusion",
@@ -138,6 +143,7 @@ FURTHER = (
         margin=16,
         least=16,
         bytes_a_value=2_000,
+        measured=True,
     ),
     Entry(
         name="river-channels",
@@ -151,17 +157,18 @@ FURTHER = (
         gradients=60_000,
         shape=(1, 64, 64),
         priors=("channels-generator",),
+        measured=True,
     ),
     Entry(
         name="river-channels-nearest",
-        random="the same code with made-up targets near 8 wells; optima alone",
+        random="the same code with made-up targets near 8 wells, without a discriminator's term; optima alone",
         source="Dupont et al. 2018",
         make=making.nearest_measurement,
-        method=MAP(restarts=64, steps=300, learning_rate=0.01),
+        method=MAP(restarts=300, steps=1500, learning_rate=0.01),
         draws=1,
-        chains=64,
-        seconds=5,
-        gradients=19_000,
+        chains=300,
+        seconds=60,
+        gradients=450_000,
         shape=(1, 64, 64),
         priors=("channels-generator",),
     ),

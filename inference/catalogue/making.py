@@ -32,8 +32,10 @@ from posterior_inpainting.models import (
     datasets,
     pretrained,
 )
-from posterior_inpainting.models.geology.nearest_measurement import RADII
+from posterior_inpainting.models.fields.channel_prior import ChannelPrior
+from posterior_inpainting.models.geology.nearest_measurement import published_radius
 from posterior_inpainting.models.likelihoods import laplace
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.networks import Hourglass
 
 
@@ -48,8 +50,9 @@ def diffusion(prior: str, given: Given, highest: float = 10.0, noise: float = 0.
 
 
 def experts(prior: str, given: Given) -> ImageModel:
-    """Load a bundled field of experts."""
-    return ExpertField.load(prior, given.shape)
+    """Load a bundled field of experts; what no pixel says of an image's colour is that of photographs."""
+    unseen = isinstance(given.observation, Measurement) and given.shape[0] == 3
+    return ExpertField.load(prior, given.shape, colours=ChannelPrior.of_photographs() if unseen else None)
 
 
 def yeh(given: Given) -> ImageModel:
@@ -107,9 +110,13 @@ def river_channels(given: Given) -> ImageModel:
 
 
 def nearest_measurement(given: Given) -> ImageModel:
-    """Load the decoder of river channels with made-up targets, as far as is published for 8 wells."""
+    """Load the decoder of river channels with made-up targets, as far out as is published for 8 wells."""
     parts: dict[str, Any] = dict(pretrained.load_parts("channels-generator"))
-    return NearestMeasurement(parts["decoder"], RADII[8], prior=MixturePrior(parts["prior"]))
+    return NearestMeasurement(
+        parts["decoder"],
+        published_radius(8, parts["decoder"].image_shape),
+        prior=MixturePrior(parts["prior"]),
+    )
 
 
 def gaussian_process(given: Given) -> ImageModel:
@@ -175,4 +182,6 @@ def _components(dataset: str, shape: tuple, root: str | Path | None, count: int 
 def _observation(given: Given):
     if given.observation is None:
         raise ValueError("no observation is given; the model is fitted to the seen pixels of one")
+    if isinstance(given.observation, Measurement):
+        raise ValueError("the model is fitted to seen pixels, and a measurement has none; choose another")
     return given.observation

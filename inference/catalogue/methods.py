@@ -28,6 +28,7 @@ from posterior_inpainting.inference.methods.pigdm import PiGDM
 from posterior_inpainting.inference.methods.repaint import RePaint
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 from posterior_inpainting.inference.methods.tempering import ParallelTempering
+from posterior_inpainting.inference.methods.twisted_smc import TwistedSMC
 from posterior_inpainting.inference.methods.two_stage import TwoStage
 from posterior_inpainting.inference.methods.variational import Variational
 
@@ -144,9 +145,17 @@ _ENTRIES = (
     MethodEntry(
         "particle-gibbs",
         ParticleGibbs,
-        "paths of the reverse chain by particles: exact for that chain, the referee of the others",
+        "latents in an order by particles: pixel by pixel, or a reverse chain; exact, the referee of the others",
         "Andrieu et al. 2010, Wu et al. 2023, Corenflos et al. 2024",
         draws=50,
+        chains=8,
+    ),
+    MethodEntry(
+        "twisted-smc",
+        TwistedSMC,
+        "particles along the order of the latents, and the evidence with its error: pixel by pixel, state spaces",
+        "Gordon et al. 1993, Naesseth et al. 2019",
+        draws=100,
         chains=8,
     ),
     MethodEntry(

@@ -44,8 +44,15 @@ def entry(name: str | Path) -> Entry:
     raise ValueError(f"unknown model {name!r}; there are {', '.join(MODELS)}, and folders of priors")
 
 
-def fitting(shape: ImageShape) -> tuple[str, str]:
+def fitting(shape: ImageShape, measured: bool = False) -> tuple[str, str]:
     """Return the model for images of a shape where none is named, and why it is that one.
+
+    Parameters
+    ----------
+    shape
+        ``(channel, row, column)``.
+    measured
+        Whether what is known of them is a ``Measurement``.
 
     >>> fitting((3, 480, 640))
     ('photographs-diffusion', 'a prior of photographs, as the image is 3 x 480 x 640')
@@ -55,25 +62,32 @@ def fitting(shape: ImageShape) -> tuple[str, str]:
     size = " x ".join(map(str, shape))
     if tuple(shape) == MODELS["vae"].shape:
         return "vae", f"a prior of Fashion-MNIST, as the image is {size}"
+    if measured and shape[0] == 3:
+        return (
+            "photographs-experts",
+            f"a prior of photographs that takes measurements, as the image is {size}",
+        )
+    if measured:
+        return "deep-image-prior", f"an untrained network, as the image is {size}"
     if shape[0] in (1, 3) and min(shape[1:]) >= MODELS["photographs-diffusion"].least:
         return "photographs-diffusion", f"a prior of photographs, as the image is {size}"
     return "gaussian-process", f"fitted to the seen pixels, as the image is {size}"
 
 
-def check_shape_of(name: str | Path, shape: ImageShape) -> None:
-    """Raise ``ValueError`` where a model takes no images of a shape, with those that do.
+def check_shape_of(name: str | Path, shape: ImageShape, measured: bool = False) -> None:
+    """Raise ``ValueError`` where a model takes no images of a shape, or no ``measured`` ones, with those that do.
 
     >>> check_shape_of("vae", (1, 8, 8))
     Traceback (most recent call last):
     ...
     ValueError: the image is 1 x 8 x 8; vae takes 1 x 28 x 28. Models that take it: gaussian-process, ...
     """
-    if not entry(name).takes(shape):
-        fit = [one.name for one in MODELS.values() if one.takes(shape)]
-        raise ValueError(
-            f"the image is {' x '.join(map(str, shape))}; {name} takes {entry(name).shapes}. Models that take it: "
-            f"{', '.join(fit)}"
-        )
+    asked, size = entry(name), " x ".join(map(str, shape))
+    if asked.takes(shape) and (asked.measured or not measured):
+        return
+    fit = [one.name for one in MODELS.values() if one.takes(shape) and (one.measured or not measured)]
+    takes = asked.shapes if not asked.takes(shape) else f"{asked.shapes} behind masks, and no measurement"
+    raise ValueError(f"the image is {size}; {name} takes {takes}. Models that take it: {', '.join(fit)}")
 
 
 def approach(name: str | Path, root: str | Path | None = None) -> Approach:

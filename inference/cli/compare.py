@@ -20,7 +20,9 @@ def compare(
     held_out: HeldOut,
     approach: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a model, or folder of a prior; may be repeated; all that suit if none."),
+        typer.Option(
+            help="A model, a folder of a prior, or biharmonic; may be repeated; all that suit if none."
+        ),
     ] = None,
     budget: Annotated[
         int | None, typer.Option(help="Gradients that an approach may take for one image.")
@@ -35,12 +37,13 @@ def compare(
 
     Every cell is kept in OUT/cells as soon as it is done: the same command goes on after a kill.
     """
-    from posterior_inpainting.inference import catalogue
+    from posterior_inpainting.inference.comparison import APPROACHES, FILLINGS
     from posterior_inpainting.inference.comparison import compare as compared
+    from posterior_inpainting.inference.comparison.fillings import named
 
     check_folder(out)
-    names = approach or list(catalogue.APPROACHES)
-    chosen = {name: catalogue.approach(name, held_out.root) for name in names}
+    names = approach or [*APPROACHES, *FILLINGS]
+    chosen = {name: named(name, held_out.root) for name in names}
     images, masks = held_out.read(_MASKS)
     found = compared(chosen, images, masks, budget=budget, seed=seed, store=out / "cells", jobs=jobs)
     found = found.assign_coords(image=found["image"] + held_out.first)

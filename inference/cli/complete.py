@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posterior_inpainting.inference.cli.app import app, check_folder, picture, write_all
+from posterior_inpainting.inference.cli.measured import Instruments, said_of
 from posterior_inpainting.inference.cli.options import DATA_FOLDER, Drawing, laid_out
 from posterior_inpainting.inference.cli.own_sizes import at_own_size, fitted, shape_for
 from posterior_inpainting.inference.cli.pixels import Pixels
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @laid_out
 def complete(
     pixels: Pixels,
+    instruments: Instruments,
     drawing: Drawing,
     model: Annotated[
         str | None,
@@ -53,30 +55,33 @@ def complete(
 ) -> None:
     """Complete one image: draw from the posterior of its hidden pixels, and say how far to trust it.
 
-    A transparent pixel is missing if neither --mask, --seen nor --missing is given. Exit code 0 where there is a
+    A transparent pixel is missing if neither --mask, --seen nor --missing is given. With --measure nothing of the image
+    is seen itself: a small one is enlarged, a grey one coloured, a blurred one sharpened. Exit code 0 where there is a
     result, 2 for a mistake, and with --strict 3 for draws that are not to be trusted.
     """
     from posterior_inpainting.inference import catalogue, diagnostics
     from posterior_inpainting.inference.comparison.figures import figures
     from posterior_inpainting.inference.evaluation.pictures import pictures
+    from posterior_inpainting.models import Measurement
 
-    observation, whole = pixels.read()
+    observation, whole = _read(pixels, instruments)
     check_folder(out)
-    said = []
+    said, measured = [], isinstance(observation, Measurement)
     if model is None:
-        model, reason = catalogue.fitting(observation.shape)
+        model, reason = catalogue.fitting(observation.shape, measured=measured)
         said.append(f"{model}: {reason}; --model takes another")
     entry = catalogue.entry(model)
-    own = observation
-    observation, whole, lines = fitted(observation, whole, shape_for(entry, observation.shape))
-    said += lines
-    if entry.channels == 3 and observation.shape[0] == 1:
-        said.append(f"{model}: a prior of colours; the grey image is completed as one of three channels")
-        observation, whole = _in_colour(observation, whole)
+    own, lines = observation, list[str]()
+    if not measured:
+        observation, whole, lines = fitted(observation, whole, shape_for(entry, observation.shape))
+        said += lines
+        if entry.channels == 3 and observation.shape[0] == 1:
+            said.append(f"{model}: a prior of colours; the grey image is completed as one of three channels")
+            observation, whole = _in_colour(observation, whole)
     approach = drawing.of(entry, root, observation.shape)
     entry.check(observation, approach, _bytes(max_memory))
-    catalogue.check_shape_of(model, observation.shape)
-    said.append(_share_hidden(own))
+    catalogue.check_shape_of(model, observation.shape, measured=measured)
+    said.append(said_of(own, str(instruments.measure)) if measured else _share_hidden(own))
     say = _silent if quiet else typer.echo
     for line in said:
         say(line)
@@ -96,6 +101,15 @@ def complete(
     say(f"{'' if verdict.may_be_used else 'Not to be trusted as they are: '}{verdict}")
     if strict and not verdict.may_be_used:
         raise typer.Exit(3)
+
+
+def _read(pixels: Pixels, instruments: Instruments) -> tuple[Any, Image | None]:
+    """Return what is seen or was measured, and the whole image where it is known."""
+    if instruments.measure is None:
+        return pixels.read()
+    if pixels.mask or pixels.seen or pixels.missing:
+        raise ValueError("--measure and a mask are given; expected one of them")
+    return instruments.read(pixels.image, pixels.truth)
 
 
 def _write(

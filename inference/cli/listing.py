@@ -1,4 +1,4 @@
-"""`list`: the catalogue as tables: models, methods, masks, priors; `card`: what is known of one prior."""
+"""`list`: the catalogue as tables: models, methods, masks, instruments, priors; `card`: what is known of one prior."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     models = "models"
     methods = "methods"
     masks = "masks"
+    instruments = "instruments"
     priors = "priors"
 
 
@@ -31,8 +32,14 @@ class Kind(StrEnum):
 def listed(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
 ) -> None:
-    """List what there is by name: models, methods, masks, or bundled priors."""
-    tables = {Kind.models: _models, Kind.methods: _methods, Kind.masks: _masks, Kind.priors: _priors}
+    """List what there is by name: models, methods, masks, instruments, or bundled priors."""
+    tables = {
+        Kind.models: _models,
+        Kind.methods: _methods,
+        Kind.masks: _masks,
+        Kind.instruments: _instruments,
+        Kind.priors: _priors,
+    }
     typer.echo(tables[kind](min(shutil.get_terminal_size().columns, 120)))
 
 
@@ -114,6 +121,13 @@ def _masks(width: int) -> str:
 
     rows: list[Row] = [((one.usage, one.names, one.what), []) for one in MASKS.values()]
     return rows_as_text(("written as", "names what is", "which"), rows, width)
+
+
+def _instruments(width: int) -> str:
+    from posterior_inpainting.inference.catalogue import INSTRUMENTS
+
+    rows: list[Row] = [((one.usage, one.what), []) for one in INSTRUMENTS.values()]
+    return rows_as_text(("written as", "measures"), rows, width)
 
 
 def _priors(width: int) -> str:

@@ -74,7 +74,10 @@ class Drawing:
         if self.method is not None:
             other = catalogue.method(self.method)
             numbers = catalogue.METHODS[self.method]
-            approach = changed(approach, method=other, draws=numbers.draws, chains=numbers.chains)
+            finish = approach.finish if other.draws_are == "restarts" else None
+            approach = changed(
+                approach, method=other, draws=numbers.draws, chains=numbers.chains, finish=finish
+            )
         if self.warmup is not None:
             approach = changed(approach, method=approach.method.warmed(self.warmup))
         draws = approach.draws if self.draws is None else self.draws

@@ -33,15 +33,16 @@ from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
 from posterior_inpainting.models.shapes import Image
 
-__all__ = ["Cell"]
+__all__ = ["DIMS", "KEPT", "Cell"]
 
 #: Draws of a cell that are kept: so many groups (ArviZ calls them chains) of so many.
 KEPT = (4, 16)
 #: Of the meaning of a cell's numbers: files of another one are computed anew.
-_VERSION = 2
+_VERSION = 3
 _CONVERGENCE = ("R-hat, pixels (max)", "ESS bulk, pixels (min)", "Pareto k-hat")
 _ATTRIBUTES = ("model", "method", "settings", "draws_are", "density")
-_DIMS = ("chain", "draw", "channel", "row", "column")
+#: Of kept draws.
+DIMS = ("chain", "draw", "channel", "row", "column")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Cell:
                 "model": model,
                 "method": type(approach.method).__name__,
                 "settings": [settings(approach.method), fingerprint(approach.method)],
+                "finish": fingerprint(approach.finish),
                 "package": version("posterior-inpainting"),
                 "draws": [approach.draws, approach.chains, self.seed, self.budget],
                 "data": [self.observation.image, self.observation.mask, self.truth],
@@ -109,15 +111,16 @@ class Cell:
         some = np.linspace(0, len(completion) - 1, KEPT[0] * KEPT[1]).astype(int)
         kept = np.where(mask, seen, completion[some]).reshape(*KEPT, *mask.shape)
         alone = posterior.attrs["draws_are"] == "restarts"
-        hidden = (completion if alone else predictive)[some][:, ~mask].mean(-1).reshape(KEPT)
+        claimed = completion if alone else predictive
+        hidden = claimed[some][:, ~mask].mean(-1).reshape(KEPT)
         return {
-            "draws": (_DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
-            "brightness": (_DIMS[:2], hidden),
+            "draws": (DIMS, np.round(255 * kept).astype(np.uint8)),  # pictures have 8 bits
+            "brightness": (DIMS[:2], hidden),
             "mean": (
-                _DIMS[2:],
+                DIMS[2:],
                 np.where(mask, seen, posterior_mean(posterior, clipped=True)).astype(np.float32),
             ),
-            "sd": (_DIMS[2:], np.where(mask, 0.0, predictive.std(0)).astype(np.float32)),
+            "sd": (DIMS[2:], np.where(mask, 0.0, claimed.std(0)).astype(np.float32)),
         }
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from posterior_inpainting.inference.bars import progress_bar
-from posterior_inpainting.inference.catalogue import Approach, approach
+from posterior_inpainting.inference.catalogue import Approach
+from posterior_inpainting.inference.comparison.fillings import Filling, named
 from posterior_inpainting.inference.comparison.processes import Where, Work, computed
 from posterior_inpainting.inference.density.budget import gradient_budget
 from posterior_inpainting.inference.evaluation.held_out import check_held_out
@@ -20,7 +21,7 @@ __all__ = ["compare"]
 
 
 def compare(
-    approaches: Mapping[str, Approach] | Sequence[str],
+    approaches: Mapping[str, Approach | Filling] | Sequence[str],
     images: Image,
     masks: Mapping[str, Mask],
     *,
@@ -35,7 +36,8 @@ def compare(
     Parameters
     ----------
     approaches
-        Name -> ``Approach``; or names of the catalogue, such as ``APPROACHES``, with the draws that it gives them.
+        Name -> ``Approach``; or names of the catalogue, such as ``APPROACHES``, with the draws that it gives them. A
+        ``Filling``, such as ``"biharmonic"``, is scored by its one image.
     images
         Whole images ``(n, channel, row, column)`` in [0, 1], none of which a model was trained on.
     masks
@@ -166,16 +168,18 @@ def _attribute(done: dict[Where, xr.Dataset], name: str, attribute: str) -> str:
     return next((cell.attrs[attribute] for (n, _, _), cell in done.items() if n == name), "")
 
 
-def _chosen(approaches: Mapping[str, Approach] | Sequence[str]) -> dict[str, Approach]:
-    """Return approaches by name, those of the catalogue for names."""
+def _chosen(approaches: Mapping[str, Approach | Filling] | Sequence[str]) -> dict[str, Approach | Filling]:
+    """Return approaches and fillings by name, those of the catalogue for names."""
     if not approaches or isinstance(approaches, str):
         raise ValueError(f"approaches={approaches!r}; expected name -> Approach, or a list of names")
     twice = [name for name in approaches if list(approaches).count(name) > 1]
     if twice:
         raise ValueError(f"approach {twice[0]!r} is named more than once")
     if not isinstance(approaches, Mapping):
-        return {name: approach(name) for name in approaches}
+        return {name: named(name) for name in approaches}
     for name, one in approaches.items():
-        if not isinstance(one, Approach):
-            raise ValueError(f"approach {name!r} is {one!r:.60}; expected Approach(model, method)")
+        if not isinstance(one, Approach | Filling):
+            raise ValueError(
+                f"approach {name!r} is {one!r:.60}; expected Approach(model, method) or a Filling"
+            )
     return dict(approaches)

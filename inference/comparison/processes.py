@@ -10,12 +10,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import xarray as xr
 
 from posterior_inpainting.inference.catalogue.approach import Approach
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell, write_cell
+from posterior_inpainting.inference.comparison.fillings import FilledCell, Filling
 from posterior_inpainting.inference.results.fingerprint import fingerprint
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.observations import Observation
@@ -31,7 +33,7 @@ Where = tuple[str, str, int]
 class Work:
     """Everything that a process needs to compute any cell; models are made at their first use."""
 
-    approaches: Mapping[str, Approach]
+    approaches: Mapping[str, Approach | Filling]
     images: Image
     masks: Mapping[str, Mask]
     budget: int | None
@@ -45,7 +47,7 @@ class Work:
         try:
             truth = self.images[image]
             seen = Observation(truth, self.masks[mask])
-            cell = Cell(self.approaches[name], seen, truth, self.seed, self.budget)
+            cell = self._cell(name, seen, truth)
             model, digest = self._model(name, seen)
             signature = cell.signature(digest)
             path = None if self.store is None else cell_path(self.store, name, mask, image)
@@ -58,9 +60,18 @@ class Work:
         except Exception as error:  # one approach that fails must not lose the others, whatever it raises
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
+    def _cell(self, name: str, seen: Observation, truth: Image) -> Any:
+        """Return the cell of an approach, or of a filling: both have a ``signature`` and a ``compute``."""
+        approach = self.approaches[name]
+        if isinstance(approach, Filling):
+            return FilledCell(approach, seen, truth)
+        return Cell(approach, seen, truth, self.seed, self.budget)
+
     def _model(self, name: str, seen: Observation) -> tuple[ImageModel | None, str]:
         """Return the one model of an approach, or none where each image has its own, and the digest of what it is."""
         approach = self.approaches[name]
+        if isinstance(approach, Filling):
+            return None, fingerprint(approach.fill)
         if approach.for_each_image:
             return None, fingerprint(approach.model)
         if name not in self.made:

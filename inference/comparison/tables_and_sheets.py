@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["markdown", "sheet", "table"]
+__all__ = ["above_the_best", "markdown", "sheet", "table"]
 
 _COLUMNS = {
     "PSNR of the mean (dB)": 1,
@@ -30,6 +30,11 @@ _COLUMNS = {
     "gradients": 0,
 }
 
+#: How much the CRPS is above that of the best approach.
+_ABOVE = "CRPS above the best"
+#: What is said of rows that are no draws.
+_KINDS = {"restarts": " (restarts)", "filling": " (mean only)"}
+
 
 def table(comparison: xr.Dataset, mask: str | None = None, rounded: bool = False) -> pd.DataFrame:
     """Return a row an approach: the mean over images, and over masks if none is named; R-hat and k-hat are medians.
@@ -46,15 +51,17 @@ def table(comparison: xr.Dataset, mask: str | None = None, rounded: bool = False
     Returns
     -------
     DataFrame
-        Indexed by approach. Without ``rounded`` there is, for CRPS, its standard error over images too, and ``failed``
-        counts the cells without a result, which no mean includes.
+        Indexed by approach. Without ``rounded`` there is, for CRPS, its standard error over images too, and how much it
+        is above that of the best approach on the same images behind the same masks, with the standard error of these
+        differences, see :func:`above_the_best`. ``failed`` counts the cells without a result, which no mean includes.
 
     Examples
     --------
     >>> cell = {name: (("approach", "mask", "image"), [[[1.0, 3.0]]]) for name in ("CRPS", "coverage 95%")}
     >>> coords = {"approach": ["vae"], "mask": ["bottom"], "image": [0, 1]}
-    >>> table(xr.Dataset(cell, coords=coords)).round(2).loc["vae"].to_dict()
-    {'CRPS': 2.0, 'coverage 95%': 2.0, 'CRPS, standard error': 1.0, 'failed': 0.0}
+    >>> shown = table(xr.Dataset(cell, coords=coords)).round(2)
+    >>> shown.loc["vae", ["CRPS", "CRPS, standard error", "CRPS above the best", "failed"]].tolist()
+    [2.0, 1.0, 0.0, 0.0]
     """
     import pandas as pd
 
@@ -67,17 +74,47 @@ def table(comparison: xr.Dataset, mask: str | None = None, rounded: bool = False
         columns[name] = (values.median if medians else values.mean)(["mask", "image"]).to_numpy()
     if rounded:
         text = {name: [_text(value, _COLUMNS[name]) for value in column] for name, column in columns.items()}
+        text = _beside_crps(
+            text, _ABOVE, [_with_error(*pair) for pair in zip(*above_the_best(some), strict=True)]
+        )
         return pd.DataFrame(text, index=pd.Index(comparison["approach"].to_numpy(), name="approach"))
     by_image = some["CRPS"].mean("mask")
     columns["CRPS, standard error"] = (
         by_image.std("image", ddof=1) / np.sqrt(by_image.count("image"))
     ).to_numpy()
+    columns[_ABOVE], columns[f"{_ABOVE}, standard error"] = above_the_best(some)
     columns["failed"] = some["CRPS"].isnull().sum(["mask", "image"]).to_numpy().astype(float)
     return pd.DataFrame(columns, index=pd.Index(comparison["approach"].to_numpy(), name="approach"))
 
 
+def above_the_best(comparison: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much each approach's CRPS is above that of the best, ``(approach,)``, and the standard error of that.
+
+    Differences are taken cell by cell, where both have one, averaged over masks, then over images, whose number the
+    standard error counts: the masks of one image say nearly the same. Images differ more than approaches do, so that
+    the differences are known better than either mean. The best is the one that came out best on these images.
+
+    Parameters
+    ----------
+    comparison
+        What ``compare`` returned; the ``CRPS`` alone is read.
+
+    Examples
+    --------
+    >>> cells = [[[1.0, 5.0, 3.0]], [[2.0, 6.5, 3.5]]]
+    >>> difference, error = above_the_best(xr.Dataset({"CRPS": (("approach", "mask", "image"), cells)}))
+    >>> difference.tolist(), error.round(3).tolist()
+    ([0.0, 1.0], [0.0, 0.289])
+    """
+    crps = comparison["CRPS"]
+    best = int(crps.mean(["mask", "image"]).argmin("approach"))
+    difference = (crps - crps.isel(approach=best)).mean("mask")
+    error = difference.std("image", ddof=1) / np.sqrt(difference.count("image"))
+    return difference.mean("image").to_numpy(), error.to_numpy()
+
+
 def markdown(comparison: xr.Dataset, mask: str | None = None) -> str:
-    """Return :func:`table` in Markdown, restarts and failed cells marked as such, best CRPS first."""
+    """Return :func:`table` in Markdown, restarts, fillings and failed cells marked as such, best CRPS first."""
     figures = table(comparison, mask)
     order = figures["CRPS"].sort_values().index
     cells = comparison["CRPS"].sizes["image"] * (comparison["CRPS"].sizes["mask"] if mask is None else 1)
@@ -85,7 +122,7 @@ def markdown(comparison: xr.Dataset, mask: str | None = None) -> str:
     kinds = dict(zip(comparison["approach"].to_numpy(), comparison["draws_are"].to_numpy(), strict=True))
     lines = ["| approach | " + " | ".join(shown.columns) + " |", "|---" * (1 + len(shown.columns)) + "|"]
     for name, row in shown.iterrows():
-        label = f"{name} (restarts)" if kinds[name] == "restarts" else name
+        label = f"{name}{_KINDS.get(kinds[name], '')}"
         failed = int(figures["failed"][name])
         label += f" ({failed} of {cells} failed)" if failed else ""
         lines.append(f"| {label} | " + " | ".join(row) + " |")
@@ -122,6 +159,7 @@ def sheet(
     kept = one["draws"].to_numpy()
     kept = kept.reshape(len(names), -1, *kept.shape[3:])
     chosen = np.linspace(0, kept.shape[1] - 1, min(draws, kept.shape[1])).astype(int)
+    drawn = np.isfinite(kept).reshape(len(names), -1).all(1)  # neither a filling nor failed
     rows, columns = len(names) + 1, 2 + len(chosen)
     figure, axes = plt.subplots(
         rows, columns, figsize=(0.85 * columns + 2.6, 0.87 * rows + 0.3), layout="constrained", squeeze=False
@@ -135,7 +173,7 @@ def sheet(
     widest = float(np.nanmax(one["sd"].to_numpy()))
     for row, name in enumerate(names, start=1):
         cell = one.sel(approach=name)
-        word = " (restarts)" if str(cell["draws_are"].item()) == "restarts" else ""
+        word = _KINDS.get(str(cell["draws_are"].item()), "")
         axes[row, 0].text(
             -0.15, 0.5, f"{name}{word}", ha="right", va="center", fontsize=8, transform=axes[row, 0].transAxes
         )
@@ -145,8 +183,8 @@ def sheet(
         _show(axes[row, 0], picture(cell["mean"].to_numpy()), "mean" if row == 1 else "")
         axes[row, 1].imshow(cell["sd"].to_numpy().mean(0), cmap="magma", vmin=0, vmax=widest)
         axes[row, 1].set_title("sd" if row == 1 else "", fontsize=8)
-        for column, index in enumerate(chosen, start=2):
-            heading = f"draw {column - 1}" if row == 1 else ""
+        for column, index in enumerate(chosen if drawn[row - 1] else [], start=2):
+            heading = f"draw {column - 1}" if row == 1 + int(drawn.argmax()) else ""
             _show(axes[row, column], picture(kept[row - 1, index]), heading)
     if title is not None:
         figure.suptitle(title, fontsize=9)
@@ -163,3 +201,17 @@ def _text(value: float, digits: int) -> str:
         return ""
     text = f"{value:,.{digits}f}"
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def _with_error(value: float, error: float) -> str:
+    """Return a difference with its standard error, if there is one; nothing of the best itself."""
+    text = _text(value, 4) if value else ""
+    return f"{text} ({_text(error, 4)})" if text and np.isfinite(error) else text
+
+
+def _beside_crps(columns: dict[str, list[str]], name: str, values: list[str]) -> dict[str, list[str]]:
+    """Return columns with another one after that of the CRPS."""
+    names = list(columns)
+    names.insert(names.index("CRPS") + 1, name)
+    everything = columns | {name: values}
+    return {one: everything[one] for one in names}

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from posterior_inpainting.inference.results.arrays import IMAGE_DIMS
 from posterior_inpainting.inference.results.chain_statistics import ess, rhat
 from posterior_inpainting.inference.results.containers import group
-from posterior_inpainting.inference.results.convert import IMAGE_DIMS
 
 __all__ = ["latent_ess", "latent_rhat", "pixel_ess", "pixel_rhat"]
 

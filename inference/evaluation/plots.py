@@ -75,7 +75,7 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
     sd = np.where(mask, 0.0, predictive.std(0))
     shown = completion[np.linspace(0, len(completion) - 1, min(draws, len(completion))).astype(int)]
     word = {"restarts": "restart", "path": "step"}.get(idata.attrs["draws_are"], "draw")
-    panels = [("observed", with_holes(seen, mask)), ("mean", picture(mean)), ("sd", sd.mean(0))]
+    panels = [observed_panel(idata), ("mean", picture(mean)), ("sd", sd.mean(0))]
     panels += [(f"{word} {i + 1}", picture(np.where(mask, seen, one))) for i, one in enumerate(shown)]
     if truth is not None:
         panels.append(("truth", picture(truth.cpu().numpy())))
@@ -100,6 +100,18 @@ def completions(idata, truth: Image | None = None, draws: int = 6, title: str | 
         axis.set_title(name, fontsize=9)
     figure.suptitle(title if title is not None else describe(idata), fontsize=9)
     return axes
+
+
+def observed_panel(idata) -> tuple[str, np.ndarray]:
+    """Return a title and a picture of what was seen: an image with holes, or what an instrument gave."""
+    observed = group(idata, "observed_data")
+    if "measurement" in observed:
+        values = observed["measurement"].to_numpy()
+        if len(values) in (1, 3) and min(values.shape[1:]) > 1:
+            return "measured", picture(values)
+    return "observed", with_holes(
+        observed["image"].to_numpy(), group(idata, "constant_data")["mask"].to_numpy()
+    )
 
 
 def pixel_rhat(idata, ax: Axes | None = None) -> Axes:

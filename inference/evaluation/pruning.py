@@ -1,7 +1,7 @@
 r"""Pruning by signal-to-noise: weights that the posterior is least sure of are set to 0.
 
 Blundell et al. 2015, *Weight Uncertainty in Neural Networks*, section 5.3 and table 2. Weights are ranked by
-:math:`|\mu_j| / \sigma_j`, all layers together, and the lowest are removed.
+:math:`|\mu_j| / \sigma_j`, all layers together, and the lowest are removed; or the lowest of each layer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from posterior_inpainting.models.random_weights.given_weights import Weights
 from posterior_inpainting.models.random_weights.layers import BayesianModule
 
 __all__ = ["SHARES", "prune", "pruning_curve"]
@@ -21,7 +22,9 @@ __all__ = ["SHARES", "prune", "pruning_curve"]
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.95, 0.98)
 
 
-def prune(network: BayesianModule, share: float, by: str = "signal-to-noise") -> nn.Module:
+def prune(
+    network: BayesianModule, share: float, by: str = "signal-to-noise", per_layer: bool = False
+) -> nn.Module:
     """Return the network at the posterior's mean, with the lowest-ranked of its random weights set to 0.
 
     Parameters
@@ -32,6 +35,8 @@ def prune(network: BayesianModule, share: float, by: str = "signal-to-noise") ->
         Share of the weights to remove, in [0, 1].
     by
         ``"signal-to-noise"``, or ``"magnitude"`` to ignore the noise: the usual baseline.
+    per_layer
+        Whether to remove the same share of each layer, its bias with it, so that none is emptied before the others.
 
     Raises
     ------
@@ -53,14 +58,16 @@ def prune(network: BayesianModule, share: float, by: str = "signal-to-noise") ->
         ranks = network.signal_to_noise()
     else:
         ranks = {path: law.loc.detach().abs() for path, law in network.posterior().items()}
-    order = torch.cat([rank.flatten() for rank in ranks.values()]).argsort()
-    kept = torch.ones_like(order, dtype=torch.bool)
-    kept[order[: int(share * len(order))]] = False  # by position, so that ties do not change the share
     pruned = copy.deepcopy(network.mean)
-    parts = kept.split([rank.numel() for rank in ranks.values()])
     with torch.no_grad():
-        for (path, rank), part in zip(ranks.items(), parts, strict=True):
-            pruned.get_parameter(path).mul_(part.reshape(rank.shape))
+        for paths in _ranked_together(ranks, per_layer):
+            order = torch.cat([ranks[path].flatten() for path in paths]).argsort()
+            kept = torch.ones_like(order, dtype=torch.bool)
+            # By position, so that ties do not change the share.
+            kept[order[: int(share * len(order))]] = False
+            parts = kept.split([ranks[path].numel() for path in paths])
+            for path, part in zip(paths, parts, strict=True):
+                pruned.get_parameter(path).mul_(part.reshape(ranks[path].shape))
     return pruned
 
 
@@ -69,12 +76,13 @@ def pruning_curve(
     score: Callable[[nn.Module], float],
     shares: Sequence[float] = SHARES,
     by: str = "signal-to-noise",
+    per_layer: bool = False,
 ) -> Any:
     """Score the network after each share of its weights has been removed: the paper's table 2.
 
     Parameters
     ----------
-    network, by
+    network, by, per_layer
         As for :func:`prune`.
     score
         From a pruned network to a number, such as its accuracy on held-out images.
@@ -96,6 +104,18 @@ def pruning_curve(
     """
     import pandas as pd
 
-    total = sum(rank.numel() for rank in network.signal_to_noise().values())
-    rows = [(share, total - int(share * total), score(prune(network, share, by))) for share in shares]
+    ranks = network.signal_to_noise()
+    sizes = [sum(ranks[path].numel() for path in paths) for paths in _ranked_together(ranks, per_layer)]
+    rows = [
+        (share, sum(size - int(share * size) for size in sizes), score(prune(network, share, by, per_layer)))
+        for share in shares
+    ]
     return pd.DataFrame(rows, columns=["removed", "weights", "score"]).set_index("removed")
+
+
+def _ranked_together(ranks: Weights, per_layer: bool) -> list[list[str]]:
+    """Return the paths whose weights share a ranking: all, or those of each layer."""
+    layers: dict[str, list[str]] = {}
+    for path in ranks:
+        layers.setdefault(path.rpartition(".")[0] if per_layer else "", []).append(path)
+    return list(layers.values())

@@ -12,7 +12,7 @@ disagree have a long one: at worst the last draw of each chain is kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -67,8 +67,7 @@ def independent_draws(
     if method.runs_together:
         runs = method.run_together(problem, groups, plan)
     else:
-        ones = [replace(problem, args=tuple(a[image] for a in problem.args)) for image in range(groups)]
-        runs = [method.run(one, plan.part("image", image)) for image, one in enumerate(ones)]
+        runs = [method.run(problem.of(image), plan.part("image", image)) for image in range(groups)]
     for run in runs:  # half of a simulation is no simulation
         go_on_only_if_whole(run.attrs)
     space = ranked(problem, groups, runs[0])

@@ -125,9 +125,8 @@ class Nested(Method):
             with gradients_counted() as spent:
                 drawn = self._optima(problem, plan)
             return replace(drawn, attrs=drawn.attrs | {"gradient_evaluations": spent.count})
-        args = tuple(argument.unsqueeze(0) for argument in problem.args)
         with gradients_counted() as spent:
-            found = self.networks(replace(problem, args=args), 1, plan)
+            found = self.networks(problem.in_a_batch(), 1, plan)
         return self._result(found, 0, plan, spent.count)
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
@@ -184,11 +183,7 @@ class Nested(Method):
         """Draw codes under one network: all images together, or one after another."""
         if self.within.runs_together:
             return self.within.run_together(problem, groups, plan)
-        runs = []
-        for image in range(groups):
-            one = replace(problem, args=tuple(a[image] for a in problem.args))
-            runs.append(self.within.run(one, plan.part("image", image)))
-        return runs
+        return [self.within.run(problem.of(image), plan.part("image", image)) for image in range(groups)]
 
     def _result(self, found: NetworkDraws, image: int, plan: Plan, gradients: int) -> Draws:
         """Resample one image's draws by evidence."""

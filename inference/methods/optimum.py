@@ -1,7 +1,6 @@
 """`MAP`: the best latents from several starts, as in Yeh et al. 2017. Optima, not draws.
 
-Every restart and every image is an independent optimisation, although all run in one batch: Adam works
-element by element, so nothing of one reaches another.
+Every restart and every image is an independent optimisation, although all run in one batch.
 """
 
 from __future__ import annotations
@@ -15,117 +14,17 @@ import torch
 from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, DrawsAre, Method, Plan, Problem
-from posterior_inpainting.inference.density.budget import affordable, spend
-from posterior_inpainting.inference.density.density import Density
+from posterior_inpainting.inference.density.budget import affordable
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.density.starts_of_finite_density import draw_starts
-from posterior_inpainting.inference.methods.loop import Process, Row, check_planned, drive
+from posterior_inpainting.inference.methods.climbing import Climb
+from posterior_inpainting.inference.methods.early_stop import StoppedClimb, held_apart
+from posterior_inpainting.inference.methods.loop import drive
 
-__all__ = ["MAP", "Climb", "climb"]
+__all__ = ["MAP"]
 
-
-class Climb(Process):
-    """Positions ``(..., chain, dim)`` on their way to an optimum each, by Adam along half a cosine.
-
-    A row is what is kept of the positions at one of the steps ``wanted``, and ``lp`` there.
-
-    Parameters
-    ----------
-    density
-        What is maximised.
-    position
-        Where it starts; without groups ``(chain, dim)``.
-    steps, learning_rate
-        Adam's, and its first step size.
-    wanted
-        Numbers of steps after which a row is kept; beside them the end is.
-    """
-
-    label = "climbing"
-
-    def __init__(
-        self,
-        density: Density,
-        position: Tensor,
-        steps: int,
-        learning_rate: float,
-        wanted: tuple[int, ...] = (),
-    ):
-        self.density, self.position = density, position.clone()
-        self.steps = steps
-        self.wanted = {*wanted, steps}
-        # The last step only looks at where the one before it led.
-        self.total, self.draws = steps + 1, len(self.wanted)
-        self.optimiser = torch.optim.Adam([self.position], lr=learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
-
-    @property
-    def gradients(self) -> int:
-        """Gradient evaluations so far."""
-        return self.density.gradients
-
-    def start(self) -> None:
-        """Nothing is made that is not there already."""
-
-    def step(self) -> Row | None:
-        """Keep a row if one is wanted here, then go up."""
-        last = self.iteration == self.steps
-        row = self._row() if last else None
-        if not last:
-            log_prior, log_likelihood, gradient = self.density.gradient(self.position)
-            if self.iteration in self.wanted:
-                row = self._kept(log_prior + log_likelihood)
-            self.position.grad = -gradient
-            self.optimiser.step()
-            self.schedule.step()
-        self.iteration += 1
-        return row
-
-    def conclude(self) -> list[Row]:
-        """Where an ended climb has come to is what it gives."""
-        return [self._row()]
-
-    def state(self) -> dict[str, Any]:
-        """Return where it is, and what the optimiser remembers."""
-        return {
-            "position": self.position.detach().clone(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "iteration": self.iteration,
-            "gradients": self.density.gradients,
-            "steps": self.steps,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there; the schedule of step sizes must be the same."""
-        check_planned(state["steps"], self.steps)
-        with torch.no_grad():
-            self.position.copy_(state["position"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.iteration, self.density.gradients = state["iteration"], state["gradients"]
-        spend(state["gradients"])
-
-    def _row(self) -> Row:
-        with torch.no_grad():
-            return self._kept(sum(self.density(self.position)))  # type: ignore[arg-type]
-
-    def _kept(self, lp: Tensor) -> Row:
-        """Return a row: latents and statistics ``(group, chain)``."""
-        latents, alone = self.density.keep(self.position.detach().clone()), self.density.groups is None
-        stats = {"lp": lp, "step": torch.full_like(lp, self.iteration, dtype=torch.int64)}
-        values, info = (
-            {n: v.unsqueeze(0) if alone else v for n, v in part.items()} for part in (latents, stats)
-        )
-        return values, info
-
-
-def climb(density: Density, position: Tensor, steps: int = 300, learning_rate: float = 0.03) -> Tensor:
-    """Move chains ``(..., chain, dim)`` towards an optimum each: where thousands of weights may start."""
-    process = Climb(density, position, steps, learning_rate)
-    while process.iteration < steps:  # within another run: what ends that one ends this
-        process.step()
-    return process.position
+#: The stream of a run that chooses the pixels that are held out.
+_STREAM = "held out"
 
 
 @dataclass(frozen=True)
@@ -144,6 +43,18 @@ class MAP(Method):
     snapshots
         Points of the way that are kept, at steps evenly spaced in their logarithm, the end among them:
         the result's draws are then the ``path`` of each restart, for ``early_stopping``.
+    held_out
+        Share of the seen pixels (of the values of a measurement) that are held out of the density; each restart is
+        taken at the step at which these were the likeliest, for networks that fit what they see too well. The
+        truth is not read. They are one sample of few pixels, a little of what is seen is given up for them, and they
+        lie among the fitted ones: where a hole is far from anything seen, the step that suits them need not suit it.
+        The statistics ``step`` and ``held_out_loss`` say where each restart was taken, and ``lp`` is without the
+        held-out pixels. With ``snapshots`` the path goes on to its end. ``None`` to climb to the end by all of them.
+
+    Raises
+    ------
+    ValueError
+        For a number below 1, or a share that is not between 0 and 1; when run, as ``held_apart``.
 
     Examples
     --------
@@ -159,6 +70,7 @@ class MAP(Method):
     steps: int = 1000
     learning_rate: float = 0.05
     snapshots: int = 1
+    held_out: float | None = None
 
     def __post_init__(self):
         if self.restarts < 1 or self.steps < 1 or self.snapshots < 1:
@@ -166,6 +78,8 @@ class MAP(Method):
                 f"restarts={self.restarts}, steps={self.steps}, snapshots={self.snapshots}; "
                 "expected at least 1 of each"
             )
+        if self.held_out is not None and not 0 < self.held_out < 1:
+            raise ValueError(f"held_out={self.held_out}; expected a number between 0 and 1")
 
     is_resumable = True
 
@@ -179,10 +93,17 @@ class MAP(Method):
         climbing = self._process(problem, plan)
         run = drive(climbing, plan)
         latents, stats = ({n: v[0] for n, v in part.items()} for part in (run.latents, run.stats))
-        best = int(stats["lp"][:, -1].nan_to_num(-torch.inf).argmax())
+        merit = stats["lp"] if self.held_out is None else -stats["held_out_loss"]
+        best = int(merit[:, -1].nan_to_num(-torch.inf).argmax())
         # A climb that was planned shorter than asked for, to stay within the budget, is labelled as one cut short.
         cut = {"budget_spent": 1} if climbing.steps < self.steps else {}
-        attrs = {"gradient_evaluations": run.gradients, "best_restart": best, **cut, **run.label}
+        attrs = {
+            "gradient_evaluations": run.gradients,
+            "best_restart": best,
+            **self._held(climbing),
+            **cut,
+            **run.label,
+        }
         return Draws(latents, stats, self.draws_are, attrs)
 
     def optimise(self, problem: Problem, plan: Plan | None = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -209,6 +130,9 @@ class MAP(Method):
         if images is not None:  # a mask may be shared by all images
             args = (a.expand(images, *a.shape[-3:]) if isinstance(a, Tensor) else a for a in problem.args)
             problem = replace(problem, args=tuple(args))
+        judged = None
+        if self.held_out is not None:
+            problem, judged = held_apart(problem, self.held_out, plan.streams.generator(_STREAM))
         # The optimum is that of the density in the model's own space, whose constraints `constrain` keeps.
         density = Potential(problem, groups=images, jacobian=False)
         if images is None:
@@ -220,4 +144,13 @@ class MAP(Method):
         steps = affordable(self.steps, math.prod(position.shape[:-1]))
         between = np.geomspace(1, self.steps, self.snapshots + 1).round().astype(int)[1:-1]
         wanted = tuple(int(step) for step in np.unique(between) if step < steps)
-        return Climb(density, position, steps, self.learning_rate, wanted)
+        if judged is None:
+            return Climb(density, position, steps, self.learning_rate, wanted)
+        judge = Potential(judged, groups=images, jacobian=False)
+        return StoppedClimb(density, position, steps, self.learning_rate, wanted, judge=judge)
+
+    def _held(self, climbing: Climb) -> dict[str, Any]:
+        """Say which pixels were held out: how many, and the stream of the seed that chose them."""
+        if not isinstance(climbing, StoppedClimb):
+            return {}
+        return {"held_out_pixels": climbing.held_out, "held_out_stream": _STREAM}

@@ -30,7 +30,7 @@ _WHOLE = {
     "proposals": 1,
 }
 #: Numbers strictly between 0 and 1, and those that are positive.
-_SHARES = ("target_acceptance", "share", "correlation")
+_SHARES = ("target_acceptance", "share", "correlation", "held_out")
 _POSITIVE = ("trajectory_length", "step_size", "learning_rate", "scale", "weight")
 
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from posterior_inpainting.inference.density.density import Density
 from posterior_inpainting.inference.density.tracing import batched_trace, draws_of, plate_nesting
-from posterior_inpainting.inference.methods.optimum import climb
+from posterior_inpainting.inference.methods.climbing import climb
 from posterior_inpainting.inference.methods.smc import TemperedSMC
 
 __all__ = ["check_init", "from_guide", "starts"]

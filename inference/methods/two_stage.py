@@ -11,7 +11,7 @@ so that thousands of dimensions need no scales to be learnt and trajectories of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -90,8 +90,7 @@ class TwoStage(Method):
 
     def run(self, problem: Problem, plan: Plan) -> Draws:
         """Run both stages for one image."""
-        args = tuple(a.unsqueeze(0) for a in problem.args)
-        return self.run_together(replace(problem, args=args), 1, plan)[0]
+        return self.run_together(problem.in_a_batch(), 1, plan)[0]
 
     def run_together(self, problem: Problem, groups: int, plan: Plan) -> list[Draws]:
         """Run both stages for many images in one batch."""

@@ -184,8 +184,8 @@ class DenoiserRecipe(DatasetRecipe):
                 "given the image under noise of any level.\n"
                 f'`DiffusionPrior.load("{name}")` makes the model of it.'
             ),
-            trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self._cut()}",
-            measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
+            trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self.chosen_on}{self._cut()}",
+            measured_on=f"{data.measured(1000)}, weights as saved",
             limits=self.limits,
             remark=self.remark,
         )

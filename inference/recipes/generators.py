@@ -133,8 +133,9 @@ class GeneratorRecipe(DatasetRecipe):
         }
 
     def _likeness(self, generator: Any, data: Data) -> dict[str, str]:
-        apart = min(5000, len(data.images) // 2)
-        real, other = data.held_out[:5000], data.images[:apart]
+        real = data.held_out[:5000]
+        apart = min(len(real), len(data.images) // 2)
+        other = data.images[:apart]
         known = slice(apart, apart + 10_000)
         with torch.no_grad(), self.streams.seeded("figures"):
             drawn = generator(torch.randn(len(real), generator.latent))
@@ -142,7 +143,7 @@ class GeneratorRecipe(DatasetRecipe):
         labels = data.labels[known]
         shares, true = (class_shares(x, data.images[known], labels) for x in (drawn, real))
         return {
-            "test images (5000) nearer to one of as many generated than to their 5th test neighbour": (
+            f"test images ({len(real)}) nearer to one of as many generated than to their 5th test neighbour": (
                 f"{coverage_of_real(real, drawn):.3f} (training images instead: {coverage_of_real(real, other):.3f})"
             ),
             "squared Frechet distance to test images, 50 principal components": (
@@ -160,7 +161,7 @@ class GeneratorRecipe(DatasetRecipe):
                 f"the {len(data.images)} training images of `{self.dataset}`, the last {self.noise_images} of them "
                 "held back to fit\nthe noise,"
             ),
-            measured_on="the first 1000 test images unless another number is given, weights as saved",
+            measured_on=f"{data.measured(1000)} unless another number is given, weights as saved",
             limits=_LIMITS,
         )
 

@@ -104,7 +104,7 @@ class PixelRecipe(DatasetRecipe):
                 f'stored in half precision. `PixelConstrained.load("{name}")` makes the model of them.'
             ),
             trained_on=f"the first {self.images} training images of `{self.dataset}`",
-            measured_on="the first 1000 test images: bits a hidden pixel",
+            measured_on=f"{data.measured(1000)}: bits a hidden pixel",
             limits=_LIMITS,
             remark=_REMARK,
         )

@@ -71,7 +71,7 @@ class PluralisticRecipe(DatasetRecipe):
         return Description(
             about=f"{self.about}\nWeights are stored in half precision.",
             trained_on=f"training images of `{self.dataset}`",
-            measured_on=f"the first {len(data.held_out[:200])} test images",
+            measured_on=data.measured(200),
             limits=f"{self.limits}\n`tests/benchmarks/pluralistic.md` compares the three forms.",
         )
 

@@ -81,8 +81,8 @@ class RandomWeightRecipe(DatasetRecipe):
                 "Gaussian q(theta) learnt by Bayes by Backprop. Means are stored in half precision, "
                 "standard deviations in 8 bits."
             ),
-            trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
-            measured_on="the first 1000 test images",
+            trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self.chosen_on}",
+            measured_on=data.measured(1000),
             limits=_LIMITS,
         )
 

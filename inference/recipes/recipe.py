@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,10 @@ from posterior_inpainting.models import datasets, pretrained
 from posterior_inpainting.models.shapes import Image
 
 __all__ = ["Data", "DatasetRecipe", "Description", "Recipe", "Written"]
+
+#: Numbers of the test images that are measured on, where a data set has so many: among the first 5,000 are those on
+#: which settings were once chosen and models compared.
+_MEASURED = range(5_000, 9_000)
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,24 @@ class Data:
         Classes of the former, where the recipe asks for them.
     held_back
         Images that were held back of those to train on; none where nothing was.
+    first
+        Number of the first image to measure on, in its split.
     """
 
     images: Image
     held_out: Image
     labels: Tensor | None = None
     held_back: Image | None = None
+    first: int = field(default=0, kw_only=True)
+
+    def measured(self, count: int) -> str:
+        """Say which test images the first ``count`` of those to measure on are.
+
+        >>> import torch
+        >>> Data(torch.rand(9, 1, 8, 8), torch.rand(20, 1, 8, 8), first=5_000).measured(1_000)
+        'test images 5000 to 5019'
+        """
+        return f"test images {self.first} to {self.first + min(count, len(self.held_out)) - 1}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +174,19 @@ class DatasetRecipe(Recipe):
     held_back: int = 0
 
     def data(self, root: str | Path | None = None) -> Data:
-        """Load both splits of the data set, without what is held back of the first."""
+        """Load both splits of the data set: what is not held back, and test images that nothing was chosen on."""
         images, held_out = (datasets.load(self.dataset, split, root) for split in self.splits)
         kept = len(images) - self.held_back
-        return Data(images[:kept], held_out, held_back=images[kept:] if self.held_back else None)
+        first = _MEASURED.start if len(held_out) >= _MEASURED.stop else 0
+        return Data(
+            images[:kept],
+            held_out[first : first + len(_MEASURED)],
+            held_back=images[kept:] if self.held_back else None,
+            first=first,
+        )
+
+    @property
+    def chosen_on(self) -> str:
+        """What settings are chosen on, to follow the words on what was trained on; nothing where none is held back."""
+        last = f"its last {self.held_back}, which are held back"
+        return f" (settings\nare chosen on {last})" if self.held_back else ""

@@ -145,9 +145,10 @@ class AutoencoderRecipe(DatasetRecipe):
                 "Beside them are a network that tells images of this kind from others by any of their pixels, and "
                 "images that\nnothing was trained on, among which an image to complete is ranked (`diagnostics.fit`)."
             ),
-            trained_on=f"the {len(data.images)} training images of `{self.dataset}`",
-            measured_on=f"the first {len(data.held_out[:1000])} test images, weights as saved",
+            trained_on=f"the {len(data.images)} training images of `{self.dataset}`{self.chosen_on}",
+            measured_on=f"{data.measured(1000)}, weights as saved",
             limits=_LIMITS,
+            remark=_ONCE if data.first else "",
         )
 
     def _codes(self) -> str:
@@ -157,6 +158,10 @@ class AutoencoderRecipe(DatasetRecipe):
             else f"; codes have the law of a mixture of {self.components} Gaussians"
         )
 
+
+_ONCE = """\
+The floor of the scale, and the sizes that the comparison of decoders began with, go back to recipes that were chosen on
+test images 0 to 499."""
 
 #: What the bounds are of.
 _SAID = {

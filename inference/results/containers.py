@@ -10,13 +10,19 @@ import errno
 import importlib
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import xarray as xr
 
+from posterior_inpainting.inference.results.packing import check_bits, packed
+
 __all__ = ["check_room", "group", "group_names", "load", "save", "to_arviz"]
+
+#: What writes netCDF, and how hard it compresses: more takes longer and saves next to nothing of noise.
+_ENGINE: Literal["h5netcdf"] = "h5netcdf"
+_LEVEL = 4
 
 
 def to_arviz(groups: dict[str, xr.Dataset], attrs: dict[str, Any]):
@@ -61,13 +67,43 @@ def group_names(idata) -> list[str]:
     return [name.strip("/") for name in found if name != "/"]
 
 
-def save(idata, path) -> None:
-    """Write either container as netCDF; an ``OSError`` where there is no room for it."""
-    check_room(path, *(group(idata, name) for name in group_names(idata)))
-    if isinstance(idata, xr.DataTree):
-        idata.to_netcdf(path, engine="h5netcdf")
-    else:
-        idata.to_netcdf(str(path), engine="h5netcdf", compress=True)
+def save(idata, path, bits: int | None = 16) -> None:
+    """Write either container as netCDF, which ``arviz.from_netcdf`` and :func:`load` read.
+
+    Parameters
+    ----------
+    idata
+        What ``infer`` returned.
+    path
+        Of the file.
+    bits
+        To which pixels and log likelihoods of draws are rounded, 16 or 8; what is known of seen pixels takes their
+        place then. ``None`` keeps all values as they are, in a file several times as large. Latents and statistics are
+        never rounded.
+
+    Raises
+    ------
+    ValueError
+        For another number of bits.
+    OSError
+        Where there is no room for it.
+    """
+    check_bits(bits)
+    groups = {name: group(idata, name) for name in group_names(idata)}
+    check_room(path, *groups.values())
+    seen = None
+    if "constant_data" in groups and "mask" in groups["constant_data"]:
+        seen = xr.Dataset({"image": groups["observed_data"]["image"], "mask": groups["constant_data"]["mask"]})
+    # Beside the file first: an old one may be open, and half of a new one is none.
+    beside = Path(path).with_name(f"{Path(path).name}.new")
+    xr.Dataset(attrs=dict(idata.attrs)).to_netcdf(beside, mode="w", engine=_ENGINE)
+    for name, whole in groups.items():
+        data, encoding = (whole, {}) if bits is None else packed(name, whole, seen, bits)
+        for variable, values in data.variables.items():
+            if values.dtype.kind in "biuf" and values.ndim:
+                encoding.setdefault(str(variable), {}).update(zlib=True, complevel=_LEVEL, shuffle=True)
+        data.to_netcdf(beside, mode="a", group=name, engine=_ENGINE, encoding=encoding)
+    beside.replace(path)
 
 
 def check_room(path, *datasets: xr.Dataset) -> None:

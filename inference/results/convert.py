@@ -5,6 +5,7 @@ They are never squeezed through ``az.from_pyro``, which forgets masks and files 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -16,23 +17,23 @@ from torch import Tensor
 
 from posterior_inpainting.inference.contract import Draws, Problem
 from posterior_inpainting.inference.density.tracing import batched_trace, plate_nesting
+from posterior_inpainting.inference.results.arrays import IMAGE_DIMS, array, dataset, numbered
+from posterior_inpainting.inference.results.what_was_seen import likelihood_group, observed_groups, replicates
 from posterior_inpainting.inference.streams import Streams
+from posterior_inpainting.models.measurements import Instrument, Measurement
 from posterior_inpainting.models.observations import Observation
 
 __all__ = [
     "EXPECTED",
     "KEPT",
-    "IMAGE_DIMS",
     "completions_of_draws",
     "image_groups",
     "latent_groups",
-    "numbered",
     "pixels_of_draws",
 ]
 
 #: Groups of an image's posterior that need not be kept; most of the memory of a result is theirs.
 KEPT = ("posterior_predictive", "log_likelihood")
-IMAGE_DIMS = ("channel", "row", "column")
 #: Draws, and pixels of draws, that go through a model at a time: what a decoder makes of them on the way is larger.
 _CHUNK, _PIXELS = 512, 2**20
 #: What is kept of a draw, instead of too many latents, to give the law of its pixels again.
@@ -61,14 +62,14 @@ def latent_groups(drawn: Draws, small: int | None = 10_000) -> dict[str, xr.Data
                 if site == "z" and value.dim() == 3
                 else tuple(f"{site}_dim_{i}" for i in range(value.dim() - 2))
             )
-            posterior[site] = (("chain", "draw", *names), _array(value))
-    return {"posterior": _dataset(posterior), "sample_stats": _statistics(drawn)}
+            posterior[site] = (("chain", "draw", *names), array(value))
+    return {"posterior": dataset(posterior), "sample_stats": _statistics(drawn)}
 
 
 def image_groups(
     drawn: Draws,
     problem: Problem,
-    observation: Observation,
+    observation: Observation | Measurement,
     streams: Streams,
     keep: Collection[str] = KEPT,
 ) -> dict[str, xr.Dataset]:
@@ -109,20 +110,16 @@ def image_groups(
     groups = sites or {"posterior": xr.Dataset(), "sample_stats": _statistics(drawn)}
     groups["posterior"] = numbered(groups["posterior"].assign(completion=(dims, pixels["posterior"])))
     if "posterior_predictive" in keep:
-        groups["posterior_predictive"] = _dataset({"image": (dims, pixels["posterior_predictive"])})
+        groups["posterior_predictive"] = dataset({"image": (dims, pixels["posterior_predictive"])})
     if "log_likelihood" in keep:
-        likelihoods = _never_constant(pixels["log_likelihood"], streams)
-        of_seen = {"image": (("chain", "draw", "pixel"), likelihoods)}
-        seen = _array(observation.mask.flatten().nonzero().flatten())
-        groups["log_likelihood"] = _dataset(of_seen, {"pixel": seen})
-    observed = torch.where(observation.mask, observation.image, torch.nan)
-    groups["observed_data"] = _dataset({"image": (IMAGE_DIMS, _array(observed))})
-    groups["constant_data"] = _dataset({"mask": (IMAGE_DIMS, _array(observation.mask))})
-    return groups
+        groups["log_likelihood"] = likelihood_group(
+            observation, _never_constant(pixels["log_likelihood"], streams)
+        )
+    return groups | observed_groups(observation)
 
 
 def pixels_of_draws(
-    latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int
+    latents: dict[str, Tensor], problem: Problem, observation: Observation | Measurement, nesting: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return completions, predictive images and log likelihoods of seen pixels for draws of the latents.
 
@@ -147,14 +144,13 @@ def pixels_of_draws(
     count = len(next(iter(latents.values())))
     with torch.no_grad():
         completion, law = _law_of_draws(latents, problem, nesting)
-        shape = (count, *observation.shape)
-        drawn = law.expand(shape).sample()
-        log_likelihood = law.log_prob(observation.image).expand(shape)
-    return completion.expand(shape), drawn, log_likelihood[:, observation.mask]
+        law = law.expand((count, *observation.shape))
+        image, log_likelihood = replicates(observation, law, problem.abilities)
+    return completion.expand(image.shape), image, log_likelihood
 
 
 def completions_of_draws(
-    latents: dict[str, Tensor], problem: Problem, observation: Observation, nesting: int
+    latents: dict[str, Tensor], problem: Problem, observation: Observation | Measurement, nesting: int
 ) -> Tensor:
     """Return completions alone ``(draw, channel, row, column)``, arguments as for :func:`pixels_of_draws`."""
     count = len(next(iter(latents.values())))
@@ -168,31 +164,36 @@ def _law_of_draws(
     """Return completions of draws, and the law of single pixels around them."""
     if "completion" in latents:  # a model that keeps completions instead of its many latents
         return latents["completion"], problem.abilities.law_of_kept(latents)
+    if isinstance(problem.args[-1], Instrument):  # the law of pixels is the same whatever is measured of them
+        problem = replace(problem, args=())
     trace = batched_trace(problem.model, problem, len(next(iter(latents.values()))), nesting, latents)
     # Single pixels, below `to_event(3)`.
     return trace.nodes["completion"]["value"], trace.nodes["image"]["fn"].base_dist
 
 
 def _of_all_draws(
-    latents: dict[str, Tensor], problem: Problem, observation: Observation, keep: Collection[str]
+    latents: dict[str, Tensor],
+    problem: Problem,
+    observation: Observation | Measurement,
+    keep: Collection[str],
 ) -> dict[str, np.ndarray]:
     """Fill an array ``(chain, draw, ...)`` a group, made once, with the pixels of some draws at a time."""
     chains, draws = next(iter(latents.values())).shape[:2]
     # Only a model that makes completions of its latents is run, which for a reverse diffusion takes as long as a draw.
     nesting, count = 0 if "completion" in latents else plate_nesting(problem), chains * draws
     flat = {name: value.flatten(0, 1) for name, value in latents.items()}
-    chunk = max(1, min(_CHUNK, _PIXELS // observation.image.numel()))
+    chunk = max(1, min(_CHUNK, _PIXELS // math.prod(observation.shape)))
     arrays: dict[str, np.ndarray] = {}
     for start in range(0, count, chunk):
         some = {name: value[start : start + chunk] for name, value in flat.items()}
         pieces = zip(_GROUPS, pixels_of_draws(some, problem, observation, nesting), strict=True)
         for name, piece in pieces:
             if name in ("posterior", *keep):
-                values = _array(piece)
+                values = array(piece)
                 if name not in arrays:
                     arrays[name] = np.empty((count, *values.shape[1:]), values.dtype)
                 arrays[name][start : start + chunk] = values
-    return {name: array.reshape(chains, draws, *array.shape[1:]) for name, array in arrays.items()}
+    return {name: all_.reshape(chains, draws, *all_.shape[1:]) for name, all_ in arrays.items()}
 
 
 def _never_constant(log_likelihood: np.ndarray, streams: Streams) -> np.ndarray:
@@ -224,22 +225,4 @@ def _check(drawn: Draws) -> None:
 def _statistics(drawn: Draws) -> xr.Dataset:
     """Return the statistics; those of more than a number a draw are images."""
     dims = ("chain", "draw", *IMAGE_DIMS)
-    return _dataset({name: (dims[: value.dim()], _array(value)) for name, value in drawn.stats.items()})
-
-
-def _dataset(variables: dict, coords: dict | None = None) -> xr.Dataset:
-    """Return a data set with coordinates from the first; giving them afterwards takes three times as long."""
-    sizes = {
-        dim: size for dims, values in variables.values() for dim, size in zip(dims, values.shape, strict=True)
-    }
-    return xr.Dataset(variables, {dim: np.arange(size) for dim, size in sizes.items()} | (coords or {}))
-
-
-def numbered(dataset: xr.Dataset) -> xr.Dataset:
-    """Give every dimension without coordinates 0, 1, ..."""
-    numbered = {dim: np.arange(size) for dim, size in dataset.sizes.items() if dim not in dataset.coords}
-    return dataset.assign_coords(numbered)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return dataset({name: (dims[: value.dim()], array(value)) for name, value in drawn.stats.items()})

@@ -10,12 +10,15 @@ import torch
 
 from posterior_inpainting.models.abilities import Abilities
 from posterior_inpainting.models.fit_of_seen import Fit, fits_of_seen, judge_of
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
 
 __all__ = ["fit_attributes", "fit_of_attributes"]
 
 
-def fit_attributes(model: Abilities, observations: Sequence[Observation]) -> list[dict[str, Any]]:
+def fit_attributes(
+    model: Abilities, observations: Sequence[Observation | Measurement]
+) -> list[dict[str, Any]]:
     """Return what the attributes of each observation's posterior say of its fit, nothing without images held back.
 
     Observations behind one mask share the work of ranking the prior's images behind it.
@@ -36,10 +39,12 @@ def fit_attributes(model: Abilities, observations: Sequence[Observation]) -> lis
     if judge_of(model) is None:
         return found
     behind: dict[bytes, list[int]] = {}
-    for index, one in enumerate(observations):
+    # Of a measurement no pixel is seen that could be judged.
+    seen = {index: one for index, one in enumerate(observations) if isinstance(one, Observation)}
+    for index, one in seen.items():
         behind.setdefault(one.mask.cpu().numpy().tobytes(), []).append(index)
     for indices in behind.values():
-        images = torch.stack([observations[index].image for index in indices])
+        images = torch.stack([seen[index].image for index in indices])
         fits = fits_of_seen(model, images, observations[indices[0]].mask) or []
         for index, fit in zip(indices, fits, strict=True):
             words = json.dumps(fit.statistics)

@@ -14,6 +14,7 @@ from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.tracing import plate_nesting
 from posterior_inpainting.inference.results.convert import completions_of_draws
 from posterior_inpainting.inference.results.trusted import Values
+from posterior_inpainting.models.measurements import Measurement
 from posterior_inpainting.models.observations import Observation
 
 __all__ = ["values_of_images", "values_of_latents"]
@@ -35,7 +36,7 @@ def values_of_latents(latents: dict[str, Tensor], which: Sequence[int] = ()) -> 
     return [{name: _flat(value[group]) for name, value in latents.items()} for group in range(groups)]
 
 
-def values_of_images(problem: Problem, observations: Sequence[Observation]) -> Values:
+def values_of_images(problem: Problem, observations: Sequence[Observation | Measurement]) -> Values:
     """Return what makes the values of a block: latents, and the hidden pixels of its completions.
 
     Parameters
@@ -45,7 +46,7 @@ def values_of_images(problem: Problem, observations: Sequence[Observation]) -> V
     observations
         One a posterior.
     """
-    problems = [replace(problem, args=(one.image, one.mask)) for one in observations]
+    problems = [replace(problem, args=one.arguments) for one in observations]
 
     @cache
     def nesting() -> int:
@@ -69,7 +70,9 @@ def values_of_images(problem: Problem, observations: Sequence[Observation]) -> V
     return values
 
 
-def _hidden(latents: dict[str, Tensor], problem: Problem, seen: Observation, nesting: int) -> np.ndarray:
+def _hidden(
+    latents: dict[str, Tensor], problem: Problem, seen: Observation | Measurement, nesting: int
+) -> np.ndarray:
     """Return hidden pixels of completions; the generators are left as they were."""
     shape = next(iter(latents.values())).shape[:2]
     flat = {name: value.flatten(0, 1) for name, value in latents.items()}

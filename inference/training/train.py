@@ -22,7 +22,7 @@ from posterior_inpainting.inference.training.shared_latents import DivergenceWei
 from posterior_inpainting.models.base import ImageModel
 from posterior_inpainting.models.shapes import Image, Mask
 
-__all__ = ["Training", "train"]
+__all__ = ["Objective", "Training", "train"]
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
     parameters = _trainable(model, guide, examples)
     if loss is None:
         _check_reparametrised(guide, examples)
-    objective = _Objective(model, guide, as_loss(loss), examples)
+    objective = Objective(model, guide, as_loss(loss), examples)
     # The parameters live in the modules, not in Pyro's store.
     with pyro.get_param_store().scope(), pyro.validation_enabled(False):
         return Descent(parameters, schedule, len(examples), objective.shares, objective.loss).run(objective)
@@ -90,8 +90,14 @@ def _examples(data: Image | Examples, targets: Tensor | None, masks: Mask | None
     return data
 
 
-class _Objective:
-    """The loss of a minibatch in an epoch, latents that all images share being counted with its share."""
+class Objective:
+    """The loss of a minibatch in an epoch, latents that all images share being counted with its share.
+
+    Parameters
+    ----------
+    model, guide, loss, examples
+        What is trained, and on what.
+    """
 
     def __init__(self, model: Callable, guide: Callable, loss: Loss, examples: Examples):
         self.model, self.guide, self.loss, self.examples = model, guide, loss, examples
@@ -102,6 +108,7 @@ class _Objective:
         return self.loss.minibatch_weights(sizes).tolist()
 
     def __call__(self, which: Tensor, share: float, done: float) -> Tensor:
+        """Return the loss of the images ``which``, summed over them, at the part ``done`` of a training."""
         arguments = self.examples.minibatch(which)
         every = DivergenceWeight(self.loss.divergence_weight(done), None)
         with warnings.catch_warnings(), DivergenceWeight(share, self.shared), every:

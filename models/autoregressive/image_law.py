@@ -193,14 +193,14 @@ class AutoregressiveImage(TorchDistribution):
                 if constraint is not None:
                     raw = raw + constraint[:, :, row, column]
                 for channel in range(filled.shape[1]):
-                    level = self._draw_level(raw, filled[:, :, row, column], channel)
+                    level = self.draw_level(raw, filled[:, :, row, column], channel)
                     free = hidden[:, channel, row, column]
                     filled[:, channel, row, column] = torch.where(
                         free, level, filled[:, channel, row, column]
                     )
         return filled
 
-    def _draw_level(self, raw: Tensor, pixel: Tensor, channel: int) -> Tensor:
+    def draw_level(self, raw: Tensor, pixel: Tensor, channel: int) -> Tensor:
         """Draw one channel of one pixel given its earlier channels, by inverting the distribution function."""
         table = self.law.log_probabilities(raw, pixel)[:, channel]
         below = torch.softmax(table / self.temperature, dim=-1).cumsum(-1)

@@ -1,6 +1,6 @@
 r"""The log density of a code given seen pixels, with its gradient by hand.
 
-For normal or clipped normal pixels with unit weights,
+For normal or clipped normal pixels with unit weights, or what an instrument gave of them,
 
 .. math:: \log p(z) + \beta \sum_{i \,\mathrm{seen}} \log p(x_i; f(z)_i, \sigma(z)_i),
 
@@ -19,14 +19,30 @@ from torch import Tensor
 from posterior_inpainting.models.abilities import JointDensity
 from posterior_inpainting.models.densities.censored_pixels import CensoredPixels
 from posterior_inpainting.models.densities.code_prior import CodePrior
+from posterior_inpainting.models.densities.measured_pixels import MeasuredPixels
 from posterior_inpainting.models.densities.normal_pixels import NormalPixels
-from posterior_inpainting.models.likelihoods import censored_normal, normal
+from posterior_inpainting.models.likelihoods import Likelihood, censored_normal, normal
+from posterior_inpainting.models.measurements import Instrument
 from posterior_inpainting.models.networks.decoder import Restricted
+from posterior_inpainting.models.shapes import Mask
 
-__all__ = ["PIXELS", "PixelDensity"]
+__all__ = ["PIXELS", "PixelDensity", "pixels_of"]
 
 #: The likelihoods whose densities are written by hand.
 PIXELS: dict[Any, type[NormalPixels]] = {normal: NormalPixels, censored_normal: CensoredPixels}
+
+
+def pixels_of(
+    likelihood: Likelihood, image: Tensor, mask: Mask | Instrument | None = None
+) -> NormalPixels | MeasuredPixels:
+    """Return what is seen behind a mask, or what an instrument gave, under one of these likelihoods.
+
+    >>> type(pixels_of(normal, torch.ones(1, 1, 2))).__name__
+    'NormalPixels'
+    """
+    if isinstance(mask, Instrument):
+        return MeasuredPixels(likelihood, image, mask)
+    return PIXELS[likelihood](image, mask)
 
 
 class PixelDensity(JointDensity):
@@ -55,7 +71,7 @@ class PixelDensity(JointDensity):
     def __init__(
         self,
         restrict: Callable[[Tensor], Restricted],
-        pixels: NormalPixels,
+        pixels: NormalPixels | MeasuredPixels,
         *,
         prior: TorchDistribution | None = None,
     ):

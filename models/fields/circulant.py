@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from posterior_inpainting.models.fields.stationary_kernels import StationaryKernel
 from posterior_inpainting.models.images.available_memory import check_memory
 
-__all__ = ["CirculantEmbedding", "fast_length", "offsets_squared"]
+__all__ = ["CirculantEmbedding", "fast_length", "offsets"]
 
 #: Largest difference between the kernel and its embedding on the grid, relative to the variance.
 _TOLERANCE = 1e-6
@@ -37,14 +37,14 @@ def fast_length(length: int) -> int:
     return length
 
 
-def offsets_squared(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Return squared distances ``(rows, columns)`` of every pixel of a grid from its first, float64.
+def offsets(rows: int, columns: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Return how many rows ``(rows, 1)`` and columns ``(columns,)`` every pixel of a grid is from its first, float64.
 
-    >>> offsets_squared(2, 2).tolist()
-    [[0.0, 1.0], [1.0, 2.0]]
+    >>> [lag.tolist() for lag in offsets(2, 3)]
+    [[[0.0], [1.0]], [0.0, 1.0, 2.0]]
     """
     row, column = (torch.arange(extent, dtype=torch.double, device=device) for extent in (rows, columns))
-    return row[:, None] ** 2 + column**2
+    return row[:, None], column
 
 
 class CirculantEmbedding(nn.Module):
@@ -85,9 +85,7 @@ class CirculantEmbedding(nn.Module):
             64.0 * rows * columns, f"a Gaussian process on {rows} x {columns} pixels", max(rows, columns)
         )
         with torch.no_grad():
-            wanted = kernel(
-                offsets_squared(rows, columns, torch.device("cpu"))
-            )  # a buffer, which moves later
+            wanted = kernel.at(*offsets(rows, columns, torch.device("cpu")))  # a buffer, which moves later
             padding, least = 8.0, min(rows, columns)
             while True:
                 self.torus = tuple(fast_length(math.ceil(extent + padding)) for extent in self.grid)
@@ -142,9 +140,9 @@ class CirculantEmbedding(nn.Module):
 
 def _spectrum(kernel: StationaryKernel, rows: int, columns: int) -> Tensor:
     """Spectrum ``(rows, columns // 2 + 1)`` of a kernel wrapped around a torus, without negative values."""
-    row, column = (torch.arange(extent, dtype=torch.double, device="cpu") for extent in (rows, columns))
+    row, column = offsets(rows, columns, torch.device("cpu"))
     row, column = torch.minimum(row, rows - row), torch.minimum(column, columns - column)
-    return torch.fft.rfft2(kernel(row[:, None] ** 2 + column**2)).real.clamp(min=0)
+    return torch.fft.rfft2(kernel.at(row, column)).real.clamp(min=0)
 
 
 def _without_small_factors(number: int) -> int:

@@ -39,7 +39,8 @@ class WhitePosterior(TorchDistribution):
     factor
         Lower Cholesky factor of the channels' covariance, ``(channel, channel)``, float64.
     residual
-        Seen pixels less the mean, 0 where hidden: ``(channel, row, column)``, or ``(n, ...)`` for a batch.
+        Seen pixels less the mean, 0 where hidden: ``(channel, row, column)``, or ``(n, ...)`` for a batch. Of an
+        instrument, values less those of the mean.
     dtype
         That of the draws; what is solved is solved in float64.
 
@@ -65,7 +66,7 @@ class WhitePosterior(TorchDistribution):
         self.torus = covariances[0].embedding.torus
         super().__init__(
             residual.shape[:-3] if batch_shape is None else batch_shape,
-            torch.Size([residual.shape[-3] * math.prod(self.torus)]),
+            torch.Size([len(factor) * math.prod(self.torus)]),
             validate_args=False,
         )
 
@@ -104,7 +105,8 @@ class WhitePosterior(TorchDistribution):
         prior = -0.5 * (value.square() + math.log(2 * math.pi)).sum(-1)
         mask = torch.stack([c.mask for c in self.covariances]).squeeze(0)
         noise = self.covariances[0].noise
-        error = ((self.residual - self._field(value)) / noise).square() + (2 * math.pi * noise**2).log()
+        field = self.covariances[0].seen_of(self._field(value))
+        error = ((self.residual - field) / noise).square() + (2 * math.pi * noise**2).log()
         likelihood = -0.5 * torch.where(mask, error, 0.0).sum((-3, -2, -1))
         return prior + (likelihood - self.log_evidence().nan_to_num()).to(prior.dtype)
 
@@ -114,7 +116,7 @@ class WhitePosterior(TorchDistribution):
 
     def _correction(self, covariance: SeenCovariance, residual: Image, z: Tensor) -> Tensor:
         """Return what Matheron's rule adds to prior draws ``(n, event)``."""
-        field = self._field(z)
+        field = covariance.seen_of(self._field(z))
         noise = covariance.noise * torch.randn_like(field)
         return self._explained(covariance, residual - field - noise)
 
@@ -138,7 +140,8 @@ class WhitePosterior(TorchDistribution):
         return mixed(self.factor, self.covariances[0].embedding.field(white))
 
     def _adjoint(self, covariance: SeenCovariance, image: Image) -> Tensor:
-        return covariance.embedding.adjoint(mixed(self.factor.T, image)).flatten(-3)
+        spread = mixed(self.factor.T, covariance.spread(image))
+        return covariance.embedding.adjoint(spread).flatten(-3)
 
     def _rows(self) -> list[tuple[SeenCovariance, Image]]:
         """Every image of the batch with the covariance of its mask."""

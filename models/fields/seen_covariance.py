@@ -50,6 +50,14 @@ class SeenCovariance:
         self.embedding, self.channels, self.noise, self.mask = embedding, channels, noise, mask
         self.seen = int(mask.sum())
 
+    def seen_of(self, field: Image) -> Tensor:
+        """Return what is seen of a field, as :meth:`solve` takes it: pixels, of which hidden ones are not read."""
+        return field
+
+    def spread(self, values: Tensor) -> Image:
+        """Return the image ``(..., channel, row, column)`` of what :meth:`solve` returns: the adjoint of seeing."""
+        return values
+
     def solve(self, right: Image) -> Image:
         """Return the inverse of C times ``(n, channel, row, column)``, of which only seen values are read."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["DeepImagePriorKernel", "Matern", "SquaredExponential", "StationaryKernel"]
+__all__ = ["DeepImagePriorKernel", "Matern", "SquaredExponential", "StationaryKernel", "leaky_units"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class StationaryKernel:
     def __call__(self, squared_distance: Tensor) -> Tensor:
         """Return k of squared distances in square pixels, of their shape; differentiable in the lengthscale."""
         raise NotImplementedError
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return k of two pixels that are so many rows and columns apart, tensors of any shapes that broadcast."""
+        return self(rows.double() ** 2 + columns.double() ** 2)
 
     @property
     def floor(self) -> float:
@@ -111,7 +115,8 @@ class DeepImagePriorKernel(StationaryKernel):
     .. math:: \cos t' \propto \frac{(1-a)^2}{2\pi} \left(\sin t + (\pi - t) \cos t\right) + a \cos t
 
     (Cho & Saul 2009 for a = 0). Width and filter size leave the shape alone. Down- and up-sampling,
-    which would make the kernel not quite stationary, are left out, as are normalisation layers.
+    which make another kernel (:class:`~posterior_inpainting.models.fields.hourglass_kernel.HourglassKernel`), are left
+    out, as are normalisation layers.
 
     Parameters
     ----------
@@ -148,7 +153,7 @@ class DeepImagePriorKernel(StationaryKernel):
         """Return k of squared distances."""
         correlation = (-squared_distance / (4 * self.lengthscale**2)).exp()
         for _ in range(self.depth):
-            correlation = self._layer(correlation)
+            correlation = leaky_units(correlation, self.slope)
         return correlation
 
     @property
@@ -156,11 +161,17 @@ class DeepImagePriorKernel(StationaryKernel):
         """The limit of k at infinite distance, where the inputs are uncorrelated."""
         return float(self(torch.tensor(math.inf, dtype=torch.double, device="cpu")))
 
-    def _layer(self, correlation: Tensor) -> Tensor:
-        # The angle's derivative at correlation 1 is infinite, though that of the layer is not.
-        apart = correlation < 1
-        cosine = torch.where(apart, correlation, 0.0)
-        angle, a = cosine.acos(), self.slope
-        arc = ((1 - cosine**2).sqrt() + (math.pi - angle) * cosine) / math.pi
-        mixed = ((1 - a) ** 2 * arc + 2 * a * cosine) / (1 + a**2)
-        return torch.where(apart, mixed, 1.0)
+
+def leaky_units(correlation: Tensor, slope: float) -> Tensor:
+    """Return the correlation of LeakyReLU units whose inputs have this one (Cho & Saul 2009 for ``slope`` 0).
+
+    >>> [round(float(c), 3) for c in leaky_units(torch.tensor([0.0, 0.5, 1.0]), 0.0)]
+    [0.318, 0.609, 1.0]
+    """
+    # The angle's derivative at correlation 1 is infinite, though that of the layer is not.
+    apart = correlation < 1
+    cosine = torch.where(apart, correlation, 0.0)
+    angle, a = cosine.acos(), slope
+    arc = ((1 - cosine**2).sqrt() + (math.pi - angle) * cosine) / math.pi
+    mixed = ((1 - a) ** 2 * arc + 2 * a * cosine) / (1 + a**2)
+    return torch.where(apart, mixed, 1.0)

@@ -7,8 +7,9 @@ optimiser, so each hidden pixel i gets a *target*, the nearest measurement :math
 
 .. math:: L(z) = \sum_{d_i \le r} \frac{|f(z)_i - y_{n(i)}|}{\sqrt{d_i + 1}} + \lambda P(z),
 
-and the optima of many restarts are called samples. The targets are made up, so :math:`e^{-L}` is a pseudo-posterior;
-``LatentCode`` with the wells alone is the honest one. Glossary: r radius, P prior loss.
+with P the discriminator's log(1 - D(f(z))) and lambda 10; the optima of 300 restarts are called samples. Targets are
+made up, so :math:`e^{-L}` is a pseudo-posterior; ``LatentCode`` with the wells alone is the honest one. Glossary: r
+radius, P prior loss.
 """
 
 from __future__ import annotations
@@ -27,12 +28,48 @@ from posterior_inpainting.models.geology.wells import nearest_seen
 from posterior_inpainting.models.latent_code import LatentCode, PriorLoss
 from posterior_inpainting.models.likelihoods import Weighted, laplace
 from posterior_inpainting.models.networks.decoder import Decoder
-from posterior_inpainting.models.shapes import Image, InputError, Mask, check_image, check_mask, seen_mask
+from posterior_inpainting.models.shapes import (
+    Image,
+    ImageShape,
+    InputError,
+    Mask,
+    check_image,
+    check_mask,
+    seen_mask,
+)
 
-__all__ = ["RADII", "NearestMeasurement", "nearest_measurement"]
+__all__ = ["RADII", "NearestMeasurement", "nearest_measurement", "published_radius"]
 
-#: Published radii in pixels, by the number of wells.
+#: Published radii in pixels of images of 128 x 128, by the number of wells.
 RADII = {4: 18.0, 8: 12.0, 20: 7.0}
+_SIDE = 128
+
+
+def published_radius(count: int, shape: ImageShape) -> float:
+    """Return the published radius for a number of wells in pixels of an image of another size.
+
+    Parameters
+    ----------
+    count
+        Of wells: 4, 8 or 20.
+    shape
+        ``(channel, row, column)``; the shorter side is compared with the published images' 128 pixels.
+
+    Raises
+    ------
+    ValueError
+        For a number of wells of which no radius is published.
+
+    Examples
+    --------
+    >>> published_radius(8, (1, 64, 64))
+    6.0
+    """
+    if count not in RADII:
+        raise ValueError(
+            f"count={count}; expected one of {', '.join(map(str, RADII))}, of which a radius is published"
+        )
+    return RADII[count] * min(shape[-2:]) / _SIDE
 
 
 def nearest_measurement(image: Image, mask: Mask, radius: float) -> tuple[Image, Tensor]:
@@ -82,14 +119,14 @@ class NearestMeasurement(LatentCode):
     decoder
         As for ``LatentCode``; its noise is not used.
     radius
-        r in pixels; the published ones are in ``RADII``.
+        r in pixels; the published ones are those of :func:`published_radius`.
     prior
         p(z), as for ``LatentCode``.
     prior_weight
-        lambda, on ``-log p(z)``.
+        Factor on log p(z), of which the paper has none: what keeps codes where decodings look like the images.
     prior_loss
-        That of the published method, of the GAN's discriminator; its weight is then lambda (10), beside which p(z)
-        is kept.
+        lambda P of the published method: ``PriorLoss(discriminator, 10.0)``, beside p(z). No discriminator of river
+        channels is bundled, so that without one of your own this is the published method but for that term.
 
     Raises
     ------
@@ -105,13 +142,15 @@ class NearestMeasurement(LatentCode):
     (True, (1, 8, 8))
     """
 
+    takes_measurements = False  # its targets are made of pixels that are seen
+
     def __init__(
         self,
         decoder: Any,
         radius: float,
         *,
         prior: TorchDistribution | None = None,
-        prior_weight: float = 10.0,
+        prior_weight: float = 1.0,
         prior_loss: PriorLoss | None = None,
     ):
         # A Laplace law of scale 1, whose standard deviation is the root of 2, makes the loss what the paper writes.

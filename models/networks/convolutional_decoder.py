@@ -91,5 +91,9 @@ class ConvolutionalDecoder(Decoder):
 
     def mean_and_scale(self, z: Code) -> tuple[Image, Image]:
         """Return means and scales, which share all layers."""
-        mean, raw = self.maps(z).chunk(2, -3)
+        return self.of_maps(self.maps(z))
+
+    def of_maps(self, maps: Tensor) -> tuple[Image, Image]:
+        """Return means and scales of the last maps ``(*batch, 2 * channel, row, column)``."""
+        mean, raw = maps.chunk(2, -3)
         return link_of(self.likelihood)(mean), self.scale_factor * (self.floor + F.softplus(raw))

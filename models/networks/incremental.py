@@ -48,7 +48,7 @@ class IncrementalPixelCNN:
     def __init__(self, network: GatedPixelCNN, count: int, code: Code | None = None):
         self.network: Any = network  # torch's own annotations do not know what a module list holds
         self.count = count
-        self.code_biases = network.biases(code)
+        self.code_biases: Any = network.biases(code)
         self.row = self.column = -1
         width = network.image_shape[-1]
         layers: Any = network.layers
@@ -107,6 +107,35 @@ class IncrementalPixelCNN:
         Tensor
             ``(count, outputs)`` for column ``stop - 1``.
         """
+        return self._head(self._horizontal(image, stop)[:, -1])
+
+    def advance_all(self, image: Image, stop: int) -> Tensor:
+        """Compute as :meth:`advance` does; return the outputs of all columns on the way, ``(count, outputs, column)``.
+
+        The first of them is the one at which the last call stopped.
+        """
+        return self._head(self._horizontal(image, stop)).transpose(1, 2)
+
+    def select(self, index: Tensor) -> None:
+        """Go on with the images of an index ``(count,)`` in place of those that there are; the same one may come twice.
+
+        Parameters
+        ----------
+        index
+            Of any length, which is the new count.
+        """
+        self.count = len(index)
+        self.above, self.left, self.links = (
+            [part.index_select(0, index) for part in parts] for parts in (self.above, self.left, self.links)
+        )
+        if self.network.code_bias is not None:
+            self.code_biases = [
+                (bias.index_select(0, index), beside.index_select(0, index))
+                for bias, beside in self.code_biases
+            ]
+
+    def _horizontal(self, image: Image, stop: int) -> Tensor:
+        """Return the horizontal stack's last features ``(count, column, feature)`` of the columns up to ``stop``."""
         start, network = self.column, self.network
         if not start < stop <= network.image_shape[-1]:
             raise ValueError(f"stop={stop}; expected {start + 1} to {network.image_shape[-1]}")
@@ -129,6 +158,10 @@ class IncrementalPixelCNN:
             new = F.linear(gated, layer.output.weight.flatten(1), layer.output.bias)
             features = features + new if layer.residual else new
         self.column = stop
-        first, last = network.head[1], network.head[3]
-        hidden = F.relu(F.linear(F.relu(features[:, -1]), first.weight.flatten(1), first.bias))
+        return features
+
+    def _head(self, features: Tensor) -> Tensor:
+        """Return the outputs, features last."""
+        first, last = self.network.head[1], self.network.head[3]
+        hidden = F.relu(F.linear(F.relu(features), first.weight.flatten(1), first.bias))
         return F.linear(hidden, last.weight.flatten(1), last.bias)

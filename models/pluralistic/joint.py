@@ -15,7 +15,7 @@ from pathlib import Path
 
 from posterior_inpainting.models import pretrained
 from posterior_inpainting.models.base import frozen
-from posterior_inpainting.models.densities.pixel_density import PIXELS, PixelDensity
+from posterior_inpainting.models.densities.pixel_density import PixelDensity, pixels_of
 from posterior_inpainting.models.likelihoods import likelihood_of
 from posterior_inpainting.models.networks.decoder import as_decoder
 from posterior_inpainting.models.shapes import Image, Mask
@@ -61,4 +61,4 @@ class PluralisticJoint(VariationalAutoencoder):
         decoder = as_decoder(frozen(self, "decoder"))
         if not decoder.has_restriction:
             return None
-        return PixelDensity(decoder.restrict, PIXELS[likelihood_of(decoder)](image, mask))
+        return PixelDensity(decoder.restrict, pixels_of(likelihood_of(decoder), image, mask))

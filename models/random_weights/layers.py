@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from posterior_inpainting.models.random_weights.given_weights import CallOf, Weights, run_with_weights
 from posterior_inpainting.models.random_weights.local_reparametrisation import check_local, noise_at_units
-from posterior_inpainting.models.random_weights.weight_priors import ScaleMixture, WeightPrior
+from posterior_inpainting.models.random_weights.weight_priors import ScaleMixture, law_of_weights
 
 __all__ = ["BayesianConv2d", "BayesianLinear", "BayesianModule", "Prior", "bayesian"]
 
@@ -188,12 +188,7 @@ class BayesianModule(PyroModule):
         )
 
     def _prior(self, path: str, mean: nn.Module) -> Any:
-        prior = self.prior
-        if not isinstance(prior, TorchDistributionMixin):
-            prior = prior(path, mean.get_parameter(path))
-        if isinstance(prior, WeightPrior):
-            prior = prior.on(mean.get_parameter(path))
-        return prior.expand(self._shapes[path])
+        return law_of_weights(self.prior, path, mean.get_parameter(path))
 
     def _forward_local(self, *args: Any, method: str) -> Any:
         posterior, mean = self.posterior(), self.mean

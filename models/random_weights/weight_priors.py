@@ -13,13 +13,15 @@ prior, under which all weights are wide or all are narrow.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["FanIn", "Gaussian", "ScaleMixture", "WeightPrior"]
+__all__ = ["FanIn", "Gaussian", "ScaleMixture", "WeightPrior", "law_of_weights"]
 
 
 class WeightPrior(dist.TorchDistribution):
@@ -151,3 +153,18 @@ class ScaleMixture(WeightPrior):
         """Return the components' variances, averaged."""
         value = self.share * self.wide**2 + (1 - self.share) * self.narrow**2
         return self._like.new_full(self.batch_shape, value)
+
+
+def law_of_weights(prior: Any, path: str, parameter: Tensor) -> Any:
+    """Return the law of all weights of a parameter, each independent, in its type and on its device.
+
+    Parameters
+    ----------
+    prior
+        Law of a single weight, or a function of path and parameter that returns one.
+
+    >>> tuple(law_of_weights(FanIn(), "weight", torch.zeros(3, 4)).batch_shape)
+    (3, 4)
+    """
+    law = prior if isinstance(prior, TorchDistributionMixin) else prior(path, parameter)
+    return (law.on(parameter) if isinstance(law, WeightPrior) else law).expand(parameter.shape)

@@ -31,10 +31,10 @@ from posterior_inpainting.models.supervised import Supervised
 UNITS, BATCH, RATE = 400, 128, 1e-3
 
 
-def network(seed: int) -> nn.Sequential:
+def network(seed: int, units: int = UNITS) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Linear(784, UNITS), nn.ReLU(), nn.Linear(UNITS, UNITS), nn.ReLU(), nn.Linear(UNITS, 10)
+        nn.Linear(784, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 10)
     )
 
 
@@ -59,15 +59,20 @@ caught the weights. That is a property of the optimiser's path and of mean-field
 (Trippe & Turner 2018, *Overpruning in Variational Bayesian Neural Networks*), not of the prior alone."""
 
 
-def fit_weights(prior, inputs, labels, *, epochs, spread: float = 0.2, posterior_scale: float = 0.01):
-    """Bayes by Backprop with the whole divergence: nothing is tempered."""
-    net = network(0)
-    for parameter in net.parameters():
+def random_network(prior, units: int = UNITS, spread: float | None = 0.2, posterior_scale: float = 0.01):
+    """Return the model before it is fitted, its means uniform in +-``spread``, or as PyTorch starts them."""
+    net = network(0, units)
+    for parameter in net.parameters() if spread is not None else ():
         nn.init.uniform_(parameter, -spread, spread)
-    model = Supervised(
+    return Supervised(
         bayesian(net, prior, posterior_scale=posterior_scale),
         lambda logits: dist.Categorical(logits=logits, validate_args=False),
     )
+
+
+def fit_weights(prior, inputs, labels, *, epochs, **start):
+    """Bayes by Backprop with the whole divergence: nothing is tempered."""
+    model = random_network(prior, **start)
     training = train(
         model, model.guide, inputs, targets=labels, loss=BayesByBackprop(), epochs=epochs,
         batch_size=BATCH, learning_rate=RATE, progress=False,

@@ -14,7 +14,12 @@ from timing import Stopwatch
 from posterior_inpainting.inference import Exact, infer
 from posterior_inpainting.inference.evaluation.scores import LEVELS, score
 from posterior_inpainting.models import Observation
-from posterior_inpainting.models.fields import Matern, SquaredExponential
+from posterior_inpainting.models.fields import (
+    DeepImagePriorKernel,
+    HourglassKernel,
+    Matern,
+    SquaredExponential,
+)
 from posterior_inpainting.models.fields.marginal_likelihood import DEEP_IMAGE_PRIORS
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 
@@ -60,8 +65,11 @@ def kernels_on(files: tuple[str, ...], kernels: dict, side: int, draws: int) -> 
         for name, kernel in kernels.items():
             model, figures = of_one(seen, image, kernel, draws)
             found[name] = figures
-            depth = f", depth {model.kernel.depth}" if name == DEEP else ""
-            fitted = f"lengthscale {model.kernel.lengthscale:.2f}{depth}, noise {float(model.noise):.4f}"
+            kernel = model.kernel
+            depth = f", depth {kernel.depth}" if isinstance(kernel, DeepImagePriorKernel) else ""
+            if isinstance(kernel, HourglassKernel):
+                depth = f", {kernel.scales} scales"
+            fitted = f"lengthscale {kernel.lengthscale:.2f}{depth}, noise {float(model.noise):.4f}"
             row = [file, name, fitted, f"{figures['NLL']:.3f}", f"{figures['CRPS']:.4f}"]
             row += [f"{figures['PSNR of the mean (dB)']:.2f}"]
             row += [f"{figures[f'coverage {level:.0%}']:.3f}" for level in LEVELS]

@@ -1,6 +1,7 @@
 """The Gaussian process against dense float64 conditioning, and its two routes against each other."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from posterior_inpainting.inference import Exact, infer
 from posterior_inpainting.models import Observation, datasets, observations
 from posterior_inpainting.models.fields import (
     DeepImagePriorKernel,
+    HourglassKernel,
     Matern,
     SquaredExponential,
 )
-from posterior_inpainting.models.fields.circulant import CirculantEmbedding, fast_length, offsets_squared
+from posterior_inpainting.models.fields.block_likelihood import BlockLikelihood, blocks, everything
+from posterior_inpainting.models.fields.channel_prior import ChannelPrior
+from posterior_inpainting.models.fields.circulant import CirculantEmbedding, fast_length, offsets
 from posterior_inpainting.models.fields.completed_field import ConjugateGradients
-from posterior_inpainting.models.fields.marginal_likelihood import _blocks, _everything, _Likelihood
 from posterior_inpainting.models.fields.matheron import WhitePosterior
 from posterior_inpainting.models.gaussian_process import GaussianProcess
 from posterior_inpainting.models.images import available_memory
@@ -29,6 +32,9 @@ KERNELS = [
     DeepImagePriorKernel(2.0, depth=1),
     DeepImagePriorKernel(2.5, depth=8),
     DeepImagePriorKernel(2.5, depth=4, slope=0.2),
+    HourglassKernel(1.5, scales=1),
+    HourglassKernel(1.5, scales=3, slope=0.2, skip=0.1),
+    HourglassKernel(1.0, scales=2, upsampling="nearest"),
 ]
 COLOURS = torch.tensor([[0.10, 0.08, 0.05], [0.08, 0.09, 0.06], [0.05, 0.06, 0.12]])
 MASKS = {
@@ -141,7 +147,7 @@ class TestKernels:
     @pytest.mark.parametrize("kernel", KERNELS, ids=str)
     def test_one_at_zero_and_finite_gradients(self, kernel):
         lengthscale = torch.tensor(1.5, dtype=torch.double, requires_grad=True)
-        values = type(kernel)(**{**vars(kernel), "lengthscale": lengthscale})(offsets_squared(4, 4))
+        values = type(kernel)(**{**vars(kernel), "lengthscale": lengthscale}).at(*offsets(4, 4))
         values.sum().backward()
         assert float(values[0, 0].detach()) == 1
         assert lengthscale.grad.isfinite()
@@ -152,7 +158,7 @@ class TestCirculantEmbedding:
     @pytest.mark.parametrize("kernel", KERNELS, ids=str)
     def test_is_the_kernel_on_the_grid(self, kernel):
         embedding = CirculantEmbedding(kernel, 9, 14)
-        wanted = kernel(offsets_squared(9, 14))
+        wanted = kernel.at(*offsets(9, 14))
         torch.testing.assert_close(embedding.covariance[:9, :14], wanted, atol=1e-6, rtol=0)
         assert all(extent == fast_length(extent) for extent in embedding.torus)
 
@@ -386,17 +392,18 @@ class TestColour:
 
 
 class TestFit:
-    def test_gradient_of_the_marginal_likelihood(self):
+    @pytest.mark.parametrize("colours", [None, ChannelPrior.of_photographs()], ids=["alone", "with a prior"])
+    def test_gradient_of_the_marginal_likelihood(self, colours):
         image, mask = colour_model()().detach(), colour_mask()
         observation = Observation(image, mask, any_values=True)
-        likelihood = _Likelihood(observation, _everything(observation), noise_floor=0.01)
-        for kernel in (Matern(2.0), DeepImagePriorKernel(2.0, depth=3)):
-            start = likelihood.start(kernel) + 0.1 * torch.randn(11, dtype=torch.double)
-            start.requires_grad_()
-            likelihood(kernel, start).backward()
+        likelihood = BlockLikelihood(observation, everything(observation), 0.01, colours)
+        for kernel in (Matern(2.0), DeepImagePriorKernel(2.0, depth=3), HourglassKernel(2.0, scales=2)):
+            start = likelihood.start(kernel, likelihood.best_start(kernel))
+            start = (start + 0.1 * torch.randn(11, dtype=torch.double)).requires_grad_()
+            objective = partial(likelihood.objective, kernel)
+            objective(start).backward()
             numerical = [
-                float(likelihood(kernel, (start + h).detach()) - likelihood(kernel, (start - h).detach()))
-                / 2e-5
+                float(objective((start + h).detach()) - objective((start - h).detach())) / 2e-5
                 for h in 1e-5 * torch.eye(len(start), dtype=torch.double)
             ]
             assert start.grad.numpy() == pytest.approx(numerical, rel=1e-4, abs=1e-7)
@@ -424,10 +431,10 @@ class TestFit:
         shape = (1, 128, 128)
         truth = GaussianProcess(Matern(3.0), shape, mean=0.4, covariance=0.04, noise=0.03)
         observation = Observation(truth().detach(), observations.scatter(shape, keep=0.5), any_values=True)
-        blocks = _blocks(observation, seed=0)
-        assert blocks.shape == (8, 512)
-        assert all(len(block.unique()) == 512 for block in blocks)
-        assert observation.mask.flatten()[blocks].all()
+        some = blocks(observation, seed=0)
+        assert some.shape == (8, 512)
+        assert all(len(block.unique()) == 512 for block in some)
+        assert observation.mask.flatten()[some].all()
         fitted = GaussianProcess.fit(observation, Matern(6.0))
         assert fitted.kernel.lengthscale == pytest.approx(3.0, rel=0.15)
         assert float(fitted.noise) == pytest.approx(0.03, rel=0.15)

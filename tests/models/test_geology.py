@@ -14,7 +14,7 @@ from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.potential import Potential
 from posterior_inpainting.inference.recipes.geology import GeologyRecipe
 from posterior_inpainting.inference.recipes.train_recipe import train_recipe
-from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, pretrained
+from posterior_inpainting.models import LatentCode, LinearGaussian, Observation, PriorLoss, pretrained
 from posterior_inpainting.models.geology.meandering_channels import (
     MeanderingChannels,
     disturbed_periodic,
@@ -24,10 +24,11 @@ from posterior_inpainting.models.geology.nearest_measurement import (
     RADII,
     NearestMeasurement,
     nearest_measurement,
+    published_radius,
 )
 from posterior_inpainting.models.geology.wells import columns, nearest_seen, wells
 from posterior_inpainting.models.mixture_prior import MixturePrior
-from posterior_inpainting.models.networks import MultilayerDecoder
+from posterior_inpainting.models.networks import Discriminator, MultilayerDecoder
 from posterior_inpainting.models.networks.code_mixture import CodeMixture
 from posterior_inpainting.models.networks.convolutional_encoder import ConvolutionalEncoder
 from tests.statistics_of_draws import assert_moments
@@ -200,6 +201,14 @@ class TestNearestMeasurement:
         assert torch.equal(weight == 0, distance > RADII[count])
         assert weight[~mask].max() == pytest.approx(1 / math.sqrt(2))
 
+    def test_published_radii_of_other_images(self):
+        assert published_radius(8, (1, 128, 128)) == RADII[8]
+        assert published_radius(4, (1, 64, 96)) == RADII[4] / 2
+        with pytest.raises(
+            ValueError, match=r"^count=9; expected one of 4, 8, 20, of which a radius is published$"
+        ):
+            published_radius(9, SHAPE)
+
     def test_hidden_values_are_not_read(self):
         image, mask = simulate(1)[0], wells(SHAPE, 8)
         spoilt = torch.where(mask, image, torch.nan)
@@ -269,6 +278,35 @@ class TestPseudoPosterior:
             sum(potential(p)) for p in (torch.randn(1000, 3), torch.from_numpy(z[0][:, 0]))
         )
         assert found_by_search.min() > anywhere.quantile(0.99)
+
+    @pytest.mark.parametrize("weight", [10.0, 2.5])
+    def test_lambda_weighs_the_discriminators_term(self, model, weight):
+        """As published: -L - lambda log(1 - D(f(z))), beside p(z) once."""
+        torch.manual_seed(1)
+        judge = Discriminator((1, 8, 8), channels=(4,), widths=(8,))
+        judged = NearestMeasurement(decoder(), radius=3.0, prior_loss=PriorLoss(judge, weight))
+        plain = NearestMeasurement(decoder(), radius=3.0)
+        image, mask, z = torch.rand(1, 8, 8), wells((1, 8, 8), 4), torch.randn(6, 3)
+        one, two = (sum(Potential(Problem(m, (image, mask)))(z)) for m in (judged, plain))
+        with torch.no_grad():
+            loss = torch.log1p(-torch.sigmoid(judge(judged.decoder(z))))
+        torch.testing.assert_close(one - two, -weight * loss, rtol=1e-3, atol=1e-3)
+        # A weight on p(z), which was taken for lambda once, is another density.
+        wrong = NearestMeasurement(decoder(), radius=3.0, prior_weight=weight)
+        assert not torch.allclose(sum(Potential(Problem(wrong, (image, mask)))(z)), one, rtol=1e-2)
+
+    def test_optima_under_a_discriminator_are_what_it_takes_for_real(self):
+        torch.manual_seed(1)
+        judge = Discriminator((1, 8, 8), channels=(4,), widths=(8,))
+        image, mask = torch.rand(1, 8, 8), wells((1, 8, 8), 4)
+        found = []
+        for loss in (None, PriorLoss(judge, 100.0)):
+            model = NearestMeasurement(decoder(), radius=3.0, prior_loss=loss)
+            run = infer(model, Observation(image, mask), MAP(restarts=4, steps=200), progress=False)
+            completion = torch.from_numpy(run.posterior["completion"].to_numpy()[:, 0])
+            with torch.no_grad():
+                found.append(judge(completion))
+        assert found[1].min() > found[0].max()
 
     def test_all_hidden_leaves_the_prior(self, model):
         nothing = torch.zeros(1, 8, 8, dtype=torch.bool)

@@ -1,7 +1,12 @@
 """Pluralistic completion in three forms: what the published one does, and what the other two promise."""
 
 import json
+import os
+import subprocess
+import sys
 import warnings
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyro.distributions as dist
@@ -80,6 +85,24 @@ def images():
 def pair(form, model):
     """What `train` is given."""
     return (model, model.guide) if form == "joint" else (model.training_model, model.training_guide)
+
+
+def whole_matrix(attention, decoded, encoded, seen):
+    """The equation with the matrix of all positions, on averages where the maps are too large."""
+    rows, columns = decoded.shape[2:]
+    times = -(-max(rows, columns) // attention.side)
+    size = -(-rows // times), -(-columns // times)
+    d, e = (torch.nn.functional.adaptive_avg_pool2d(one, size) for one in (decoded, encoded))
+    query = attention.query(d).flatten(2)
+    scores = (query.transpose(1, 2) @ query).softmax(-1).transpose(1, 2)
+    short, long = (
+        torch.nn.functional.interpolate(
+            (one.flatten(2) @ scores).unflatten(2, size), (rows, columns), mode="bilinear"
+        )
+        for one in (d, e)
+    )
+    long = attention.alpha * (1 - seen) * long + seen * encoded
+    return torch.cat([attention.gamma * short + decoded, long], 1)
 
 
 def law_of(program, *args):
@@ -396,6 +419,66 @@ class TestAttention:
                 long = -0.4 * (1 - m[n, 0, i]) * sum(scores[j] * e[n, :, j] for j in range(12))
                 expected = torch.cat([short, long + m[n, 0, i] * e[n, :, i]])
                 torch.testing.assert_close(found[n, :, i], expected, atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize("size", [(8, 12), (20, 7)], ids=["as it is", "averaged"])
+    def test_equals_the_whole_matrix(self, size):
+        """In double precision, above the largest size on averages; without them it is another number."""
+        attention = ShortLongAttention(6, side=12).double()
+        with torch.no_grad():
+            attention.gamma.fill_(0.7)
+            attention.alpha.fill_(-0.4)
+        decoded, encoded = (torch.randn(2, n, *size, dtype=torch.double, requires_grad=True) for n in (6, 5))
+        seen = torch.rand(2, 1, *size, dtype=torch.double)
+        found, expected = (
+            attend(decoded, encoded, seen) for attend in (attention, partial(whole_matrix, attention))
+        )
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        slopes = [torch.autograd.grad(out.square().sum(), (decoded, encoded)) for out in (found, expected)]
+        torch.testing.assert_close(*slopes, atol=1e-10, rtol=0)
+        attention.side = 20
+        apart = float((attention(decoded, encoded, seen) - expected).abs().max().detach())
+        assert (apart < 1e-12) == (size == (8, 12))
+
+    def test_completions_of_the_bundled_weights_stay(self):
+        model, images = PluralisticTwoPath.load(), datasets.load("fashion-mnist-samples")[:4]
+        mask = observations.half(images.shape[1:], hide="bottom").expand(images.shape)
+        z, features = torch.randn(3, 4, model.latent), model.encoder(images, mask)
+        found = model.decoder(z, features, mask)[-1]
+        attention = model.decoder.attention
+        attention.forward = partial(whole_matrix, attention)
+        torch.testing.assert_close(found, model.decoder(z, features, mask)[-1], atol=2e-5, rtol=0)
+        attention.gamma.fill_(0.0)  # it is not that attention does nothing
+        assert (found - model.decoder(z, features, mask)[-1]).abs().max() > 1e-3
+
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the most memory is read from Linux")
+    @pytest.mark.parametrize(("attend", "fits"), [("attention", True), ("whole", False)])
+    def test_memory_grows_with_positions(self, attend, fits):
+        """Of 96 x 96 positions that all attend, the matrix has 340 MB: more than is used, unless it is made."""
+        program = f"""
+import torch
+from test_pluralistic import ShortLongAttention, whole_matrix
+attention = ShortLongAttention(8, side=96)
+whole = lambda *given: whole_matrix(attention, *given)
+given = torch.rand(1, 8, 96, 96), torch.rand(1, 8, 96, 96), torch.rand(1, 1, 96, 96)
+def most():  # `getrusage` counts what the process that started this one had
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+before = most()
+{attend}(*given).sum().backward()
+print(most() - before)
+"""
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert (1024 * int(run.stdout) < 96**4) == fits
+
+    def test_a_side_below_one_is_refused(self):
+        with pytest.raises(ValueError, match="side=0; expected at least 1"):
+            ShortLongAttention(4, side=0)
 
     def test_begins_without_attention(self):
         decoded, encoded, seen = torch.randn(1, 4, 2, 2), torch.randn(1, 3, 2, 2), torch.zeros(1, 1, 2, 2)

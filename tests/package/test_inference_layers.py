@@ -7,7 +7,7 @@ FOLDER = ROOT / "inference"
 PACKAGE = "posterior_inpainting.inference"
 #: From the lowest to the highest; what stands in one line does not import each other, but for the first.
 ORDER = (
-    ("streams", "contract", "bars"),
+    ("streams", "contract", "bars", "problems"),
     ("density",),
     ("results",),
     ("methods",),

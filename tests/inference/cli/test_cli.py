@@ -37,21 +37,6 @@ DRAWN = {f"draw-0{number}.png" for number in range(1, 9)}
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the command line in an empty folder; return exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["posterior-inpainting", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return ended.value.code, output.out, output.err
-
-    return run
-
-
 def table(folder):
     with (folder / "summary.csv").open(newline="") as file:
         rows = list(csv.reader(file))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from posterior_inpainting.inference import (
     Method,
     TemperedSMC,
     Variational,
+    blend,
     compare,
     infer,
     scores,
 )
-from posterior_inpainting.inference.comparison import markdown, sheet, table
+from posterior_inpainting.inference.comparison import FILLINGS, Filling, markdown, sheet, table
 from posterior_inpainting.inference.comparison.cells import Cell, cell_path, read_cell
 from posterior_inpainting.inference.density.budget import BudgetSpentError, affordable, gradient_budget, spend
 from posterior_inpainting.inference.evaluation.diversity import diversity
@@ -258,11 +260,12 @@ class TestResuming:
             Cell(approach, observation, images[0], seed=1),
             Cell(approach, observation, images[0], budget=10),
             Cell(Approach(approach.model, approach.method, draws=51), observation, images[0]),
+            Cell(Approach(approach.model, approach.method, finish=blend), observation, images[0]),
         ]
         signatures = {cell.signature("weights") for cell in (first, *others)} | {
             first.signature("other weights")
         }
-        assert len(signatures) == 7
+        assert len(signatures) == 8
         assert first.signature("weights") == Cell(approach, observation, images[0]).signature("weights")
 
     def test_a_function_that_makes_another_model_computes(self, images, tmp_path):
@@ -428,6 +431,30 @@ class TestViews:
         error = comparison["CRPS"].sel(mask="half:bottom").std("image", ddof=1).to_numpy() / np.sqrt(3)
         np.testing.assert_allclose(shown["CRPS, standard error"], error)
 
+    def test_differences_are_paired_image_by_image(self, comparison):
+        """By hand; the standard error of a difference is not that of two means which know nothing of each other."""
+        shown, crps = table(comparison), comparison["CRPS"].to_numpy()
+        names = comparison["approach"].to_numpy().tolist()
+        best = crps.mean((1, 2)).argmin()
+        for name, own in zip(names, crps, strict=True):
+            by_image = (own - crps[best]).mean(0)
+            assert shown.loc[name, "CRPS above the best"] == pytest.approx(by_image.mean())
+            error = by_image.std(ddof=1) / np.sqrt(3)
+            assert shown.loc[name, "CRPS above the best, standard error"] == pytest.approx(error)
+        other = shown.index[shown["CRPS above the best"] > 0][0]
+        apart = np.hypot(*shown.loc[[names[best], other], "CRPS, standard error"])
+        assert shown.loc[other, "CRPS above the best, standard error"] != pytest.approx(apart, rel=1e-3)
+
+    def test_a_cell_that_failed_is_in_no_difference(self, comparison):
+        """An approach that failed on a hard image must not be compared with what the best had on it."""
+        holed = comparison.copy(deep=True)
+        best, other = table(comparison)["CRPS"].sort_values().index[:2]
+        at = {"approach": other, "image": 1}
+        holed["CRPS"].loc[at] = np.nan
+        left = holed["CRPS"].sel(image=[0, 2])
+        expected = (left.sel(approach=other) - left.sel(approach=best)).mean().item()
+        assert table(holed).loc[other, "CRPS above the best"] == pytest.approx(expected)
+
     def test_markdown_puts_the_best_first_and_marks_restarts(self, comparison):
         lines = markdown(comparison).splitlines()
         assert len(lines) == 6
@@ -435,6 +462,10 @@ class TestViews:
         values = [float(line.split("|")[4]) for line in lines[2:]]
         assert values == sorted(values)
         assert sum("restarts (restarts)" in line for line in lines) == 1
+        column = [part.strip() for part in lines[0].split("|")].index("CRPS above the best")
+        above = [line.split("|")[column].strip() for line in lines[2:]]
+        assert above[0] == ""
+        assert all(re.fullmatch(r"\.\d{4} \(\.\d{4}\)", one) for one in above[1:])
 
     def test_sheet(self, comparison):
         import matplotlib.pyplot as plt
@@ -445,6 +476,79 @@ class TestViews:
         expected = comparison["draws"].sel(approach="amortised", image=2, mask="scatter:0.3")
         np.testing.assert_allclose(shown, expected[0, 0, 0])
         plt.close("all")
+
+
+def half_bright(observation):
+    """A filling that says the same of every hidden pixel."""
+    return torch.where(observation.mask, observation.image, 0.5)
+
+
+@pytest.fixture(scope="module")
+def filled(approaches, images):
+    some = {"half": Filling(half_bright), **FILLINGS, "amortised": approaches["amortised"]}
+    return compare(some, images, MASKS, progress=False)
+
+
+class TestFillings:
+    def test_crps_is_the_mean_absolute_error_and_there_is_no_coverage(self, filled, images):
+        for mask, seen in MASKS.items():
+            for number, image in enumerate(images):
+                cell = filled.sel(approach="half", mask=mask, image=number)
+                error = (image - 0.5)[~seen].double()
+                assert float(cell["CRPS"]) == pytest.approx(float(error.abs().mean()), rel=1e-5)
+                psnr = -10 * np.log10(float(error.square().mean()))
+                assert float(cell["PSNR of the mean (dB)"]) == pytest.approx(psnr, rel=1e-5)
+        alone = filled.sel(approach=["half", "biharmonic"])
+        for name in ("coverage 95%", "draws", "brightness", "R-hat, pixels (max)", "diversity (RMSE)"):
+            if name in filled:
+                assert alone[name].isnull().all(), name
+        assert (filled["draws_are"] == ["filling", "filling", "independent"]).all()
+
+    def test_biharmonic_is_scikit_images(self, filled, images):
+        from skimage.restoration import inpaint_biharmonic
+
+        seen = MASKS["scatter:0.3"].numpy()[0]
+        expected = inpaint_biharmonic(np.where(seen, images[1, 0], 0).astype(float), ~seen)
+        mean = filled["mean"].sel(approach="biharmonic", mask="scatter:0.3", image=1)
+        np.testing.assert_allclose(mean[0], np.where(seen, images[1, 0], expected), atol=1e-6)
+
+    def test_hidden_pixels_are_not_read(self, images):
+        fill, mask = FILLINGS["biharmonic"].fill, MASKS["half:bottom"]
+        other = torch.where(mask, images[0], torch.nan)
+        assert torch.equal(fill(Observation(images[0], mask)), fill(Observation(other, mask)))
+
+    def test_a_channel_of_which_nothing_is_seen(self, images):
+        nothing = Observation(images[0], torch.zeros(SHAPE, dtype=torch.bool))
+        with pytest.raises(
+            ValueError, match="nothing is seen of channel 0; a biharmonic filling needs some pixels"
+        ):
+            FILLINGS["biharmonic"].fill(nothing)
+
+    def test_it_has_a_row_and_a_picture_and_no_draws(self, filled):
+        import matplotlib.pyplot as plt
+
+        assert "| biharmonic (mean only) | " in markdown(filled)
+        axes = sheet(filled, image=0, draws=3)
+        assert [len(axes[row, 2].get_images()) for row in (1, 2, 3)] == [0, 0, 1]
+        assert axes[3, 2].get_title() == "draw 1"
+        plt.close("all")
+
+    def test_cells_are_kept_and_another_filling_computes(self, images, tmp_path, monkeypatch):
+        first = compare({"a": Filling(half_bright)}, images, MASKS, store=tmp_path, progress=False)
+        calls = []
+
+        def other(observation):
+            calls.append(observation)
+            return torch.where(observation.mask, observation.image, 0.25)
+
+        again = compare({"a": Filling(half_bright)}, images, MASKS, store=tmp_path, progress=False)
+        assert first.equals(again)
+        compare({"a": Filling(other)}, images, MASKS, store=tmp_path, progress=False)
+        assert len(calls) == 6
+
+    def test_named_beside_models_of_the_catalogue(self, images):
+        found = compare(["digits-vae-2d", "biharmonic"], images[:1], {"half:bottom": HALF}, progress=False)
+        assert found["draws_are"].to_numpy().tolist()[1] == "filling"
 
 
 class TestDiversity:

@@ -24,7 +24,7 @@ from posterior_inpainting.models import Observation
 from posterior_inpainting.models.bayesian_decoder import BayesianDecoder
 from posterior_inpainting.models.code_and_units import CodeAndUnits
 from posterior_inpainting.models.code_and_weights import CodeAndWeights, WeightDraws
-from posterior_inpainting.models.networks import MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import ConvolutionalDecoder, MaskedEncoder, MultilayerDecoder
 
 SHAPE = (1, 1, 3)
 IMAGE = torch.tensor([[[0.9, 0.55, 0.0]]])
@@ -333,6 +333,112 @@ class TestUnits:
     def test_another_decoder_is_refused(self, trained):
         with pytest.raises(ValueError, match="expected a MultilayerDecoder"):
             CodeAndUnits(trained)
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    torch.manual_seed(2)
+    decoder = ConvolutionalDecoder(1, (1, 2, 4), channels=(2,), widths=(2,), floor=0.2)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.copy_(0.7 * torch.randn_like(parameter))
+    encoder = MaskedEncoder(1, (1, 2, 4), (4,))
+    return BayesianDecoder(decoder, encoder, posterior_scale=0.3).eval()
+
+
+@pytest.fixture(scope="module")
+def observed():
+    image = torch.tensor([[[0.9, 0.3, 0.6, 0.1], [0.2, 0.5, 0.0, 0.0]]])
+    return Observation(image, torch.tensor([[[True, True, True, True], [True, True, False, False]]]))
+
+
+@pytest.fixture(scope="module")
+def over_weights(convolutional, observed):
+    """Moments of z, the means and the hidden pixels' scales over *weights*, from 400,000 draws of the prior."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(5)
+        parts = []
+        for _ in range(8):
+            z, weights = torch.randn(50_000, 1), convolutional.decoder.draw_weights(50_000)
+            laws = convolutional.decoder.forward_with(weights, z, method="mean_and_scale", paired=True)
+            parts.append((z, *laws))
+        z, mean, scale = (torch.cat(values) for values in zip(*parts, strict=True))
+        law = torch.distributions.Normal(mean, scale)
+        log_weight = law.log_prob(observed.image)[:, observed.mask].sum(1).double()
+    weight = log_weight.softmax(0).numpy()
+    values = torch.cat([z, mean.flatten(1), scale.flatten(1)[:, 6:]], 1).double().numpy()
+    centre = weight @ values
+    assert 1 / (weight**2).sum() > 20_000
+    return centre, np.sqrt(weight @ (values - centre) ** 2)
+
+
+class TestKernels:
+    """Noise at units and at kernels is the law of a convolutional decoder's random weights."""
+
+    @pytest.mark.parametrize(
+        ("kind", "method"),
+        [
+            (CodeAndUnits, Alternating(warmup=150, steps=5, moves=4)),
+            pytest.param(CodeAndWeights, Alternating(warmup=150, steps=5, moves=4), marks=pytest.mark.long),
+            (CodeAndUnits, TwoStage(ChEES(warmup=80), warmup=80)),
+        ],
+        ids=["Alternating-units", "Alternating-weights", "TwoStage-units"],
+    )
+    def test_agrees_with_importance_sampling_over_weights(
+        self, convolutional, observed, over_weights, method, kind
+    ):
+        model = kind(convolutional)
+        posterior = infer(model, observed, method, draws=400, chains=16, progress=False).posterior
+        z = torch.as_tensor(posterior["z"].to_numpy())
+        if kind is CodeAndUnits:
+            mean, scale = model.decode(
+                z, *(torch.as_tensor(posterior[n].to_numpy()) for n in ("units", "kernels"))
+            )
+        else:
+            laws = model._decode(torch.as_tensor(posterior["weights"].to_numpy()), z)
+            mean, scale = (value.flatten(-3) for value in laws)
+        assert_moments(torch.cat([z, mean, scale[..., 6:]], -1), *over_weights, errors=6.5)
+
+    def test_the_closed_form_is_what_the_model_scores(self, convolutional):
+        model = CodeAndUnits(convolutional)
+        images = torch.rand(3, 1, 2, 4)
+        masks = torch.rand(3, 1, 2, 4) > 0.4
+        potentials = [
+            Potential(Problem(model, (images, masks)), groups=3, closed_form=closed)
+            for closed in (True, False)
+        ]
+        assert [p.route for p in potentials] == ["closed form", "vmap"]
+        position = torch.randn(3, 5, potentials[0].dim)
+        for ours, pyros in zip(*(p.gradient(position) for p in potentials), strict=True):
+            torch.testing.assert_close(ours, pyros, rtol=1e-4, atol=1e-4)
+
+    def test_without_noise_it_is_the_decoder(self, convolutional):
+        model, z = CodeAndUnits(convolutional), torch.randn(2, 3, 1)
+        laws = model.decode(z, torch.zeros(model.hidden), torch.zeros(2, 3, model._noisy.rest_shape[0]))
+        expected = convolutional.decoder.mean.mean_and_scale(z)
+        torch.testing.assert_close(laws, tuple(value.flatten(-3) for value in expected))
+        some = model.decode(
+            z, torch.zeros(model.hidden), torch.zeros(model._noisy.rest_shape), torch.tensor([5, 1])
+        )
+        torch.testing.assert_close(some[0], laws[0][..., [5, 1]])
+
+    def test_noise_of_one_kernel_for_all_places_alone_agrees(self, convolutional):
+        """A kernel drawn anew at each place, as local reparametrisation would have it, decorrelates pixels."""
+        model = CodeAndUnits(convolutional)
+        torch.manual_seed(0)
+        count = 20_000
+        with torch.no_grad():
+            z = torch.zeros(count, 1)
+            ours = model.decode(z, torch.zeros(model.hidden), torch.randn(count, *model._noisy.rest_shape))[0]
+            mean, drawn = convolutional.decoder.mean, convolutional.decoder.draw_weights(count)
+            weights = {
+                path: value if "convolutions" in path else mean.get_parameter(path).expand_as(value)
+                for path, value in drawn.items()
+            }
+            theirs = convolutional.decoder.forward_with(weights, z, method="mean_and_scale", paired=True)[0]
+        first, second = (torch.corrcoef(values.flatten(1).T) for values in (ours, theirs))
+        assert (second - torch.eye(8)).abs().max() > 0.2  # there is something to agree on
+        torch.testing.assert_close(first, second, rtol=0, atol=5 * (2 / count) ** 0.5)
 
 
 @pytest.mark.parametrize("kind", [CodeAndWeights, WeightDraws, CodeAndUnits], ids=lambda k: k.__name__)

@@ -38,6 +38,7 @@ from posterior_inpainting.inference import (
     PiGDM,
     RePaint,
     TemperedSMC,
+    TwistedSMC,
     TwoStage,
     Variational,
     catalogue,
@@ -57,11 +58,18 @@ from posterior_inpainting.models import (
     LinearGaussian,
     MixtureField,
     Observation,
+    PixelConstrained,
     WeightDraws,
     datasets,
     pretrained,
 )
-from posterior_inpainting.models.networks import Experts, MaskedEncoder, MultilayerDecoder
+from posterior_inpainting.models.networks import (
+    ConstraintNetwork,
+    Experts,
+    GatedPixelCNN,
+    MaskedEncoder,
+    MultilayerDecoder,
+)
 
 #: Every public method, small: label -> the method, and the model that it is tried on.
 METHODS = {
@@ -78,6 +86,7 @@ METHODS = {
     "TemperedSMC": (TemperedSMC(), "code"),
     "MAP": (MAP(restarts=2, steps=40), "code"),
     "MAP in snapshots": (MAP(restarts=2, steps=40, snapshots=3), "code"),
+    "MAP stopped early": (MAP(restarts=2, steps=40, held_out=0.2), "code"),
     "amortised": (Variational(), "code"),
     "refined": (Variational(steps=40), "code"),
     "normal": (Variational(guide="normal", steps=40), "code"),
@@ -93,6 +102,8 @@ METHODS = {
     "NoiseMatchedTempering": (NoiseMatchedTempering(temperatures=3, steps=4, warmup=20), "mixture"),
     "NoiseMatchedSMC": (NoiseMatchedSMC(steps=4), "mixture"),
     "ParticleGibbs": (ParticleGibbs(particles=3, steps=4, warmup=20), "mixture"),
+    "ParticleGibbs of pixels": (ParticleGibbs(particles=3, warmup=20), "pixels"),
+    "TwistedSMC": (TwistedSMC(), "pixels"),
     "Gibbs": (Gibbs(warmup=20), "experts"),
     "DPS": (DPS(steps=10), "mixture"),
     "PiGDM": (PiGDM(steps=10), "mixture"),
@@ -110,12 +121,12 @@ for _entry in catalogue.METHODS.values():
 #: Rows that go forward in no steps, so that nothing can end them early.
 AT_ONCE = {"Exact", "amortised"}
 #: Rows that have nothing of the posterior before their last step.
-NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "ConditionalDiffusion"}
+NOTHING_BEFORE_THE_END = {"TemperedSMC", "NoiseMatchedSMC", "ConditionalDiffusion", "TwistedSMC"}
 NOTHING_BEFORE_THE_END |= {"DPS", "PiGDM", "DiffPIR", "RePaint"}
 #: Rows that ask for more than continuous latents.
 PARTICULAR = {"Exact", "Alternating", "TwoStage", "Nested", "Nested optima", "amortised", "refined"}
-PARTICULAR |= {name for name, (_, model) in METHODS.items() if model in ("mixture", "experts")}
-PARTICULAR |= {"ChEES from the guide"}
+PARTICULAR |= {name for name, (_, model) in METHODS.items() if model in ("mixture", "experts", "pixels")}
+PARTICULAR |= {"ChEES from the guide", "MAP stopped early"}
 
 
 def test_every_public_method_has_a_row():
@@ -139,6 +150,9 @@ def models():
         "units": CodeAndUnits(trained),
         "networks": WeightDraws(trained, 3),
         "experts": ExpertField(Experts(1, 3, 3, 1), SHAPE),
+        "pixels": PixelConstrained(
+            GatedPixelCNN(SHAPE, 2, features=4, layers=2), ConstraintNetwork(SHAPE, 2, features=4)
+        ),
         "mixture": MixtureField.fit(datasets.load("digits", split="train"), components=2),
     }
 

@@ -1,5 +1,6 @@
 """Samplers that denoise, on a mixture of Gaussians whose posterior, evidence and mode weights are known."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -26,6 +27,7 @@ from posterior_inpainting.inference import (
 )
 from posterior_inpainting.inference.contract import Problem
 from posterior_inpainting.inference.density.denoised_images import DenoisedImages
+from posterior_inpainting.inference.density.reverse_steps import ReverseSteps
 from posterior_inpainting.inference.results.images_of_posterior import posterior_mean
 from posterior_inpainting.models import DiffusionPrior, LatentCode, MixtureField, Observation, pretrained
 
@@ -174,14 +176,14 @@ class TestParticleGibbs:
         with pytest.raises(AssertionError, match="biased"):
             assert_moments(hidden(idata), *exact(self.MODEL))
 
-    def test_without_ancestors_drawn_anew_for_the_right_law_it_is_wrong(self, truth, monkeypatch):
-        """Particles that are weighed by their twist alone forget what they were proposed from."""
-        from posterior_inpainting.inference.methods import particle_gibbs
+    def test_particles_that_are_not_weighed_for_the_pull_are_wrong(self, truth, monkeypatch):
+        """Pulled towards what is seen, and weighed as if they had not been."""
+        extend = ReverseSteps.extend
 
-        weighted = particle_gibbs._weighted
-        monkeypatch.setattr(
-            particle_gibbs, "_weighted", lambda particles, _: weighted(particles, particles.log_twist)
-        )
+        def forgetful(self, state, step, value):
+            return extend(self, dataclasses.replace(state, pull=torch.zeros_like(state.pull)), step, value)
+
+        monkeypatch.setattr(ReverseSteps, "extend", forgetful)
         method = ParticleGibbs(particles=8, steps=self.STEPS, warmup=20)
         idata = infer(self.MODEL, Observation(IMAGE, MASK), method, draws=400, chains=16, progress=False)
         with pytest.raises(AssertionError, match="biased"):

@@ -322,6 +322,20 @@ class TestPruning:
             net.mean.weight.fill_(1.0)
         assert int((prune(net, 0.37).weight == 0).sum()) == 37
 
+    def test_each_layer_by_itself(self):
+        """One layer is surer of all its weights than the other: together, it alone is left."""
+        net = bayesian(nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 1)))
+        with torch.no_grad():
+            for size, layer in ((1.0, net.mean[0]), (10.0, net.mean[1])):
+                layer.weight.copy_(size * torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+                layer.bias.fill_(5 * size)
+        together, apart = (prune(net, 0.5, per_layer=each) for each in (False, True))
+        assert [int((layer.weight != 0).sum()) for layer in together] == [0, 4]
+        assert [(layer.weight[0] != 0).tolist() for layer in apart] == [[False, False, True, True]] * 2
+        curve = pruning_curve(net, lambda pruned: float(pruned[0].bias.detach()), [0.5, 0.9], per_layer=True)
+        assert curve["weights"].tolist() == [6, 2]
+        assert curve["score"].tolist() == [5.0, 5.0]
+
     def test_curve(self):
         curve = pruning_curve(self.make(), lambda net: float(net.weight.detach().abs().sum()), [0, 0.4, 1])
         assert curve["weights"].tolist() == [5, 3, 0]

@@ -9,9 +9,10 @@ import torch
 
 from posterior_inpainting.inference.recipes import RECIPES
 from posterior_inpainting.inference.recipes.model_card import Minutes, card, settings_table
-from posterior_inpainting.inference.recipes.recipe import Description
+from posterior_inpainting.inference.recipes.recipe import DatasetRecipe, Description
 from posterior_inpainting.inference.recipes.train_recipe import train_recipe
 from posterior_inpainting.inference.training.low_precision import low_precision
+from posterior_inpainting.models import datasets
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -28,6 +29,22 @@ def test_other_seeds_have_other_streams_throughout(name):
     names = ("networks", "masks", "training", "figures")
     numbers = [streams.number(part) for streams in (one, other) for part in names]
     assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "held_out"), [(297, 0, 297), (8_999, 0, 4_000), (10_000, 5_000, 4_000)]
+)
+def test_measured_on_images_that_chose_nothing(monkeypatch, count, first, held_out):
+    """Settings were once chosen among the first test images of Fashion-MNIST; figures are of others."""
+    splits = {"train": torch.zeros(20, 1, 1, 1), "test": torch.arange(count).reshape(-1, 1, 1, 1)}
+    monkeypatch.setattr(datasets, "load", lambda dataset, split, root: splits[split])
+    recipe = dataclasses.replace(RECIPES["fashion-mnist-vae"], held_back=6)
+    data = DatasetRecipe.data(recipe)
+    assert (data.first, len(data.held_out), int(data.held_out[0])) == (first, held_out, first)
+    assert (len(data.images), len(data.held_back)) == (14, 6)
+    assert data.measured(1_000) == f"test images {first} to {first + min(1_000, held_out) - 1}"
+    assert "chosen on its last 6" in recipe.chosen_on
+    assert dataclasses.replace(recipe, held_back=0).chosen_on == ""
 
 
 def test_card_from_fixed_numbers():
