@@ -14,8 +14,8 @@ import xarray as xr
 from posterior_inpainting.inference.bars import progress_bar
 from posterior_inpainting.inference.contract import Method
 from posterior_inpainting.inference.execution import timed_from, with_efficiency
-from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.arrays import IMAGE_DIMS, numbered
+from posterior_inpainting.inference.results.containers import group
 from posterior_inpainting.inference.results.convert import EXPECTED
 from posterior_inpainting.inference.streams import Streams
 from posterior_inpainting.inference.verbs import infer, infer_many

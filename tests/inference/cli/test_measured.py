@@ -76,7 +76,10 @@ def test_mistakes_are_answered_in_a_line(run, words, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("gaussian-process", "gaussian-process takes any behind masks, and no measurement. Models that take it:"),
+        (
+            "gaussian-process",
+            "gaussian-process takes any behind masks, and no measurement. Models that take it:",
+        ),
         ("pixel-constrained", "pixel-constrained takes 1 x 28 x 28 behind masks, and no measurement"),
         ("vae", "the image is 1 x 14 x 14; vae takes 1 x 28 x 28"),
     ],
@@ -97,7 +100,9 @@ def test_an_instrument_by_name():
         catalogue.instrument("luminance", (3, 4, 4), measured=True)
 
 
-@pytest.mark.parametrize("name", [one for one in catalogue.MODELS if catalogue.MODELS[one].shape == (1, 28, 28)])
+@pytest.mark.parametrize(
+    "name", [one for one in catalogue.MODELS if catalogue.MODELS[one].shape == (1, 28, 28)]
+)
 def test_the_catalogue_says_of_a_model_what_it_says_of_itself(name):
     entry = catalogue.MODELS[name]
     if entry.made_from == "data":
