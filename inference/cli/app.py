@@ -42,14 +42,23 @@ def application(
 
 
 def main() -> None:
-    """Run the command line; a mistake of the caller is one line on standard error and exit code 2."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+    """Run the command line; a mistake of the caller is one line on standard error and exit code 2.
+
+    A warning is a line there too.
+    """
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files; read when matplotlib is imported
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"posterior-inpainting: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+        warnings.showwarning = lambda message, *where, **told: _say(message)
+        try:
+            app()
+        except (ValueError, OSError) as error:
+            _say(error)
+            sys.exit(2)
+
+
+def _say(what: Exception | str) -> None:
+    sys.stderr.write(f"posterior-inpainting: {' '.join(str(what).split())}\n")
 
 
 def check_folder(out: Path, option: str = "--out") -> None:
