@@ -65,7 +65,7 @@ bench-posteriordb: $(VENV)/installed-bench  ## hold the default call to posterio
 	$(ONE) $(BIN)/python tests/benchmarks/posteriordb.py
 
 bench-models: $(VENV)/installed  ## measure the models over pixels and weights: the tables in tests/benchmarks
-	for name in gaussian_process colourisation deep_image_prior bayes_by_backprop code_and_weights weight_posteriors \
+	for name in gaussian_process colourisation deep_image_prior deep_image_prior_chains bayes_by_backprop pruning code_and_weights weight_posteriors \
 			pixel_constrained pixels_by_particles pluralistic generator geology endings diffusion_posteriors priors expert_field fit_of_seen learning trials_of_damage; do \
 		$(ONE) $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 

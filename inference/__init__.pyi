@@ -52,6 +52,7 @@ from .training.denoising_score_matching import (
 )
 from .training.expert_losses import ExpertLikelihood, ExpertScoreMatching
 from .training.importance_bound import ImportanceBound
+from .training.last_layer_laplace import last_layer_laplace
 from .training.loss import Loss
 from .training.noise_of_projections import Projection, fit_noise, project
 from .training.pixel_cross_entropy import PixelCrossEntropy
@@ -131,6 +132,7 @@ __all__ = [
     "infer_in_windows",
     "infer_many",
     "more",
+    "last_layer_laplace",
     "learn",
     "load",
     "plots",

@@ -7,7 +7,7 @@ With q(theta | D) learnt from a data set D as the law of the weights (Blundell e
 
 Two models of it: :class:`CodeAndWeights` over all weights, and :class:`WeightDraws` over a number of networks drawn
 once, which is cheap, since its posterior is one over z for each network and an evidence for each. ``WeightDraws`` takes
-any other law of the weights too: samples of them, a deep ensemble, a Gaussian of low rank.
+any other law of the weights too: samples of them, a deep ensemble, a Gaussian of low rank or of the last layer.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class WeightDraws(ImageModel):
     Parameters
     ----------
     trained
-        The decoder's q(theta | D) and the encoder, or a ``WeightLaw`` of a decoder: what ``sample_weights`` or ``swag``
-        returns, or ``WeightSamples.of_networks(...)``.
+        The decoder's q(theta | D) and the encoder, or a ``WeightLaw`` of a decoder: what ``sample_weights``, ``swag``
+        or ``last_layer_laplace`` returns, or ``WeightSamples.of_networks(...)``.
     count
         Number of networks.
     seed

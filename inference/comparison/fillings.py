@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from posterior_inpainting.inference.catalogue import Approach, approach
+from posterior_inpainting.inference import catalogue
+from posterior_inpainting.inference.catalogue import Approach
 from posterior_inpainting.inference.comparison.cells import DIMS, KEPT
 from posterior_inpainting.inference.evaluation.scores import psnr, ssim
 from posterior_inpainting.inference.results.fingerprint import fingerprint
@@ -91,7 +92,7 @@ def named(name: str | Path, root: str | Path | None = None) -> Approach | Fillin
     >>> named("biharmonic") == FILLINGS["biharmonic"], named("vae").chains
     (True, 16)
     """
-    return FILLINGS.get(str(name)) or approach(name, root)
+    return FILLINGS.get(str(name)) or catalogue.approach(name, root)
 
 
 @dataclass(frozen=True)

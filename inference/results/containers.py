@@ -93,7 +93,9 @@ def save(idata, path, bits: int | None = 16) -> None:
     check_room(path, *groups.values())
     seen = None
     if "constant_data" in groups and "mask" in groups["constant_data"]:
-        seen = xr.Dataset({"image": groups["observed_data"]["image"], "mask": groups["constant_data"]["mask"]})
+        seen = xr.Dataset(
+            {"image": groups["observed_data"]["image"], "mask": groups["constant_data"]["mask"]}
+        )
     # Beside the file first: an old one may be open, and half of a new one is none.
     beside = Path(path).with_name(f"{Path(path).name}.new")
     xr.Dataset(attrs=dict(idata.attrs)).to_netcdf(beside, mode="w", engine=_ENGINE)

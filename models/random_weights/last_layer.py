@@ -109,9 +109,7 @@ class LastConvolution(LastLayer):
     def inputs(self, z: Code) -> Tensor:
         """Return what each weight is multiplied by, pixel by pixel, and a 1: ``(image * pixel, weight + 1)``."""
         maps, weight = self.decoder.maps, self.layer.weight
-        below: Tensor = maps.trunk(z).reshape(-1, *maps.first)
-        for layer in maps.convolutions[:-1]:
-            below = layer(below)
+        below: Tensor = maps.convolutions[:-1](maps.trunk(z).reshape(-1, *maps.first))
         taps = weight[0, 0].numel()
         # A kernel for each tap, which says what alone it would say.
         kernels = torch.eye(taps, dtype=weight.dtype, device=weight.device).reshape(

@@ -70,9 +70,8 @@ def random_network(prior, units: int = UNITS, spread: float | None = 0.2, poster
     )
 
 
-def fit_weights(prior, inputs, labels, *, epochs, **start):
+def fit_weights(model: Supervised, inputs, labels, *, epochs: int):
     """Bayes by Backprop with the whole divergence: nothing is tempered."""
-    model = random_network(prior, **start)
     training = train(
         model, model.guide, inputs, targets=labels, loss=BayesByBackprop(), epochs=epochs,
         batch_size=BATCH, learning_rate=RATE, progress=False,
@@ -189,7 +188,7 @@ def fits(inputs, labels, test, epochs: int) -> tuple[list[dict], dict[str, Super
     found, models, seconds = {}, {}, {}
     for name, prior in FITS.items():
         with Stopwatch() as watch:
-            models[name], training = fit_weights(prior, inputs, labels, epochs=epochs)
+            models[name], training = fit_weights(random_network(prior), inputs, labels, epochs=epochs)
         seconds[name] = watch.cpu
         found |= rows_of(name, models[name], *test)
         print(f"{name}: {watch.cpu:.0f} s of CPU, {training.losses[-1]:.3f} nats an image", flush=True)
@@ -245,6 +244,8 @@ CPU seconds of a fit: {", ".join(f"{name} {value:.0f}" for name, value in second
 ## Pruning (test accuracy, %, of the posterior mean)
 
 {tables.table_of(pruned(models, accuracy))}
+
+What of the paper's table holds here, and what does not: [pruning](pruning.md).
 
 ## Price of a step
 
