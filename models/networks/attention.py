@@ -61,6 +61,14 @@ class ShortLongAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
         self.alpha = nn.Parameter(torch.zeros(()))
 
+    def scores(self, decoded: Tensor) -> Tensor:
+        """Return A ``(n, position, position)`` of features ``(n, channel, row, column)``; its rows sum to 1.
+
+        To be looked at, of small maps: :meth:`forward` never makes it.
+        """
+        query = self.query(decoded).flatten(2)
+        return torch.softmax(query.transpose(1, 2) @ query, -1)
+
     def forward(self, decoded: Tensor, encoded: Tensor, seen: Tensor) -> Tensor:
         """Return s and l, one after the other along the channels.
 
