@@ -77,9 +77,9 @@ def save(idata, path, bits: int | None = 16) -> None:
     path
         Of the file.
     bits
-        To which pixels and log likelihoods of draws are rounded, 16 or 8; what is known of seen pixels takes their
-        place then. ``None`` keeps all values as they are, in a file several times as large. Latents and statistics are
-        never rounded.
+        To which pixels of draws are rounded, 16 or 8, and log likelihoods about as coarsely; what is known of seen
+        pixels takes their place then. ``None`` keeps all values as they are, in a file several times as large. Latents
+        and statistics are never rounded.
 
     Raises
     ------

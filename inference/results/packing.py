@@ -3,7 +3,7 @@
 Completions and images of draws are most of a result. Where a pixel was seen they say nothing that is not known, and are
 set to what was seen there; elsewhere they are rounded to whole steps between their least and largest value, as netCDF's
 ``scale_factor`` and ``add_offset`` have it, so that every reader of netCDF gives numbers back.
-Latents stay as they are.
+Log likelihoods lose the digits that they vary much more by, which leaves zeros to compress. Latents stay as they are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["check_bits", "packed"]
 
 #: Types of rounded values, and the largest of each, which stands for a value that is missing.
 _TYPES = {8: ("uint8", 2**8 - 1), 16: ("uint16", 2**16 - 1)}
-#: Groups whose values are rounded, beside the completions.
-_PIXELS = ("posterior_predictive", "log_likelihood")
+#: To what log likelihoods are rounded, in nats, and how many such steps one has to vary by: ArviZ asks for tails.
+_NATS, _SPREAD = {8: 2.0**-6, 16: 2.0**-12}, 100
 
 
 def check_bits(bits: int | None) -> None:
@@ -58,7 +58,9 @@ def packed(
     """
     found, encoding = data.copy(), dict[str, dict[str, Any]]()
     for variable, values in data.items():
-        if values.dtype.kind != "f" or not (name in _PIXELS or variable == "completion"):
+        if values.dtype.kind == "f" and name == "log_likelihood":
+            found[variable] = _coarser(values, _NATS[bits])
+        if values.dtype.kind != "f" or not (name == "posterior_predictive" or variable == "completion"):
             continue
         if seen is not None and values.dims[-3:] == IMAGE_DIMS:
             known = np.where(seen["mask"], seen["image"], 0).astype(values.dtype)
@@ -75,3 +77,10 @@ def packed(
             "_FillValue": _TYPES[bits][1],
         }
     return found, encoding
+
+
+def _coarser(values: xr.DataArray, step: float) -> xr.DataArray:
+    """Return log likelihoods ``(chain, draw, value)`` in whole steps, where they vary over draws by many of them."""
+    varies = values.max(("chain", "draw")) - values.min(("chain", "draw")) > _SPREAD * step
+    rounded = (step * (values / step).round()).astype(values.dtype)
+    return values.where(~varies, rounded).assign_attrs(values.attrs | {"packing_error": step / 2})
