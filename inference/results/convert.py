@@ -193,7 +193,7 @@ def _of_all_draws(
                 if name not in arrays:
                     arrays[name] = np.empty((count, *values.shape[1:]), values.dtype)
                 arrays[name][start : start + chunk] = values
-    return {name: all_.reshape(chains, draws, *all_.shape[1:]) for name, all_ in arrays.items()}
+    return {name: values.reshape(chains, draws, *values.shape[1:]) for name, values in arrays.items()}
 
 
 def _never_constant(log_likelihood: np.ndarray, streams: Streams) -> np.ndarray:

@@ -149,6 +149,23 @@ class TestSamplers:
         assert found.posterior.sizes["draw"] == 20
 
 
+def given_mean_precisions(model, conditionals):
+    """Precision of pixels given mean precisions of all responses, but for what is seen, and draws of pixels given it."""
+    like = torch.zeros(1, *model.image_shape)
+    precisions = [part.detach() for part in model.experts.mean_precisions(like)]
+    size = like.numel()
+    unit = torch.eye(size).reshape(size, *model.image_shape)
+
+    def many(count):
+        return [part.expand(count, -1, -1, -1) for part in precisions]
+
+    with torch.no_grad():
+        prior = model.experts.precision_times(unit, many(size)).flatten(1).double()
+        generator = torch.Generator().manual_seed(1)
+        draws = conditionals._pixels(many(3000), like.expand(3000, -1, -1, -1), generator)
+    return prior, draws
+
+
 class TestExperts:
     """The draw of pixels given components, against the Gaussian law that it is."""
 
@@ -158,19 +175,11 @@ class TestExperts:
         model = ExpertField(Experts(1, 3, 3, 1), SHAPE)
         values = torch.rand(operator.output_shape)
         conditionals = model.conditionals(*Measurement(operator, values, noise=0.1).arguments)
-        like = torch.zeros(1, *SHAPE)
-        precisions = [part.detach() for part in model.experts.mean_precisions(like)]
-        unit = torch.eye(64).reshape(64, *SHAPE)
-        with torch.no_grad():
-            every = [part.expand(64, -1, -1, -1) for part in precisions]
-            prior = model.experts.precision_times(unit, every).flatten(1).double()
-        rows = operator.dense(like).double() / 0.1
+        prior, draws = given_mean_precisions(model, conditionals)
+        rows = operator.dense(values).double() / 0.1
         centre = model.experts.ridge * model.experts.centre * torch.ones(64).double()
         covariance = torch.linalg.inv(prior + rows.T @ rows)
         mean = covariance @ (centre + rows.T @ values.flatten().double() / 0.1)
-        generator, many = torch.Generator().manual_seed(1), like.expand(3000, *SHAPE)
-        with torch.no_grad():
-            draws = conditionals._pixels([p.expand(3000, -1, -1, -1) for p in precisions], many, generator)
         assert_moments(draws.reshape(1, 3000, 64), mean, covariance.diagonal().sqrt(), independent=True)
 
     def test_pixels_given_a_law_of_their_mean_colour(self):
@@ -183,22 +192,14 @@ class TestExperts:
         model = ExpertField(Experts(2, 3, 3, 1), shape, colours=colours)
         values = torch.full(grey.output_shape, 0.9)
         conditionals = model.conditionals(*Measurement(grey, values, noise=0.1).arguments)
-        like = torch.zeros(1, *shape)
-        precisions = [part.detach() for part in model.experts.mean_precisions(like)]
-        unit = torch.eye(32).reshape(32, *shape)
-        with torch.no_grad():
-            every = [part.expand(32, -1, -1, -1) for part in precisions]
-            prior = model.experts.precision_times(unit, every).flatten(1).double()
-        average = unit.mean((-2, -1)).T.double()
+        prior, draws = given_mean_precisions(model, conditionals)
+        average = torch.eye(32).reshape(32, *shape).mean((-2, -1)).T.double()
         inverse = torch.linalg.inv(means.T.cov())
-        rows = grey.dense(like).double() / 0.1
+        rows = grey.dense(values).double() / 0.1
         precision = prior + rows.T @ rows + average.T @ inverse @ average
         right = model.experts.ridge * model.experts.centre + average.T @ inverse @ means.mean(0)
         covariance = torch.linalg.inv(precision)
         mean = covariance @ (right + rows.T @ values.flatten().double() / 0.1)
-        generator, many = torch.Generator().manual_seed(1), like.expand(3000, *shape)
-        with torch.no_grad():
-            draws = conditionals._pixels([p.expand(3000, -1, -1, -1) for p in precisions], many, generator)
         assert_moments(draws.reshape(1, 3000, 32), mean, covariance.diagonal().sqrt(), independent=True)
         images = torch.rand(3, *shape)
         apart = model.conditionals(*Measurement(grey, values, noise=0.1).arguments).log_density(
