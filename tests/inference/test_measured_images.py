@@ -150,7 +150,7 @@ class TestSamplers:
 
 
 def given_mean_precisions(model, conditionals):
-    """Precision of pixels given mean precisions of all responses, but for what is seen, and draws of pixels given it."""
+    """Precision of pixels given mean precisions of responses, without what is seen, and draws of pixels given both."""
     like = torch.zeros(1, *model.image_shape)
     precisions = [part.detach() for part in model.experts.mean_precisions(like)]
     size = like.numel()
